@@ -1,0 +1,69 @@
+# Two commands: `make figures` and `make test`. Each makes a virtual environment, installs the pinned packages and runs.
+#
+#   PYTHON=python3.12     the interpreter (3.11 or 3.12) that makes the environment
+#   PIP_ARGS="..."        options for pip, for example the index of CPU-only builds of torch
+#   CORES=all             cores that Snakemake may use
+#   ARGS="..."            further options for snakemake (or pytest): make figures ARGS="--config preset=quick"
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+CORES ?= all
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+CUDA_EXTRA := cuda
+
+.DEFAULT_GOAL := help
+.PHONY: help setup figures results cusnn test test-slow test-smoke test-gpu lint docs clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make the virtual environment and install the pinned packages
+
+$(STAMP): pyproject.toml envs/constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else "frugal needs Python 3.11 or 3.12, but $(PYTHON) is %d.%d: call make PYTHON=python3.11 (or another path)" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --constraint envs/constraints.txt --editable '.[$(CUDA_EXTRA),test]'
+	@touch $@
+
+figures: $(STAMP) ## every figure, from download to picture (results/figures)
+	@$(BIN)/frugal refresh
+	$(SNAKEMAKE) $(ARGS) -- figures
+
+results: $(STAMP) ## the aggregated Parquet tables only (results/*.parquet)
+	@$(BIN)/frugal refresh
+	$(SNAKEMAKE) $(ARGS) -- results
+
+cusnn: $(STAMP) ## the figures of cuSNN only
+	@$(BIN)/frugal refresh
+	$(SNAKEMAKE) $(ARGS) -- cusnn
+
+lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, schema and configuration in step
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/python -m frugal.config --check
+
+test: $(STAMP) lint ## lint and tests (12 minutes on 2 cores)
+	$(BIN)/pytest $(ARGS)
+
+test-slow: $(STAMP) ## the checks that take long
+	$(BIN)/pytest -m slow $(ARGS)
+
+test-smoke: $(STAMP) ## the whole default campaign from an empty folder
+	$(BIN)/pytest -m smoke $(ARGS)
+
+test-gpu: $(STAMP) ## the tests that need an NVIDIA GPU
+	$(BIN)/pytest -m gpu $(ARGS)
+
+docs: $(STAMP) ## write what is generated: config.yaml, its schema, the table in docs/usage.md
+	$(BIN)/python -m frugal.config --write
+
+clean: ## remove what a run makes; the environment, downloads and recorded campaigns stay
+	rm -rf logs benchmarks .snakemake
+	find results -mindepth 1 -maxdepth 1 ! -name recorded -exec rm -rf {} +
