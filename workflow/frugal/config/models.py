@@ -1,0 +1,257 @@
+"""The keys of `config.yaml`: their types, limits, defaults and, as docstrings, their meaning.
+
+This is the one source: the JSON schema, the committed `config.yaml`, the table in the documentation and the text of
+every error are made from it. `null` always means "what the preset or the machine says".
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Preset = Literal["smoke", "quick", "sweep", "headline"]
+Regime = Literal["cold", "graph", "hot", "wall"]
+System = Literal["cusnn"]
+Network = Literal[
+    "densenet121", "densenet169", "densenet201", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
+]
+Definition = Literal["torchvision_v1.5", "keras_v1"]
+Baseline = Literal[
+    "cudnn_fp32", "cudnn_tf32", "cudnn_fp16_cl", "onednn_fp32", "gemm_fp32", "dense_twin", "torch_compile"
+]
+# What NVVM of CUDA 13 can target.
+Capability = Literal["7.5", "8.0", "8.6", "8.7", "8.8", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"]
+
+
+def _distinct(values: list) -> list:
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} stands there more than once: name each value once")
+    return values
+
+
+def _even(rounds: int) -> int:
+    if rounds % 2:
+        raise ValueError("rounds must be even: a palindrome has two")
+    return rounds
+
+
+def _folder_or_url(mirror: str) -> str:
+    url = urlsplit(mirror)
+    is_url = url.scheme in ("http", "https") and bool(url.netloc)
+    if not is_url and not Path(mirror).is_dir():
+        raise ValueError("it is neither a folder that exists nor an http(s) URL")
+    return mirror
+
+
+def _relabelled(labels: dict) -> dict:
+    bad = [label for label in labels if not (label.isascii() and label.replace("_", "").isalnum() and label.islower())]
+    if bad or not labels:
+        raise ValueError(
+            "there must be at least one label, and a label holds only lower-case letters, digits and _"
+            + (f", unlike {', '.join(bad)}" if bad else "")
+        )
+    return labels
+
+
+NonEmpty = Annotated[str, Field(min_length=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _list_of(item: Any, at_least: int = 1) -> Any:
+    """A list without repetitions."""
+    unique = Field(min_length=at_least, json_schema_extra={"uniqueItems": True})
+    return Annotated[list[item], AfterValidator(_distinct), unique]
+
+
+class Section(BaseModel):
+    """What every part of the configuration has in common: no unknown key, no silent conversion, no later change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class DeviceLabel(Section):
+    """One kind of machine that measures. `{}` is right for the machine where the workflow runs."""
+
+    kind: Literal["auto", "cpu", "cuda"] = Field("auto", examples=["cpu"])
+    """What measures: `auto` takes the first visible NVIDIA GPU and, where there is none, the CPU."""
+
+    slurm_partition: NonEmpty | None = Field(None, examples=["gpu"])
+    """The cluster partition that the jobs of this label go to; null: the profile's."""
+
+    constraint: NonEmpty | None = Field(None, examples=["a100"])
+    """The node feature that the jobs of this label ask for, where a partition mixes machines; null: none."""
+
+
+class Container(Section):
+    """The container in which jobs run when Snakemake is called with `--sdm apptainer`."""
+
+    image: NonEmpty | None = Field(None, examples=["docker://example.org/frugal:0.1.0"])
+    """The image, as Snakemake's `container:` takes it; null: none."""
+
+
+class Timing(Section):
+    """How much is measured, and by which rules. A null takes the number of the preset (docs/methodology.md)."""
+
+    sessions: Positive | None = Field(None, examples=[8])
+    """Fresh processes that each measure every case: the top level of variance. Raising it later adds sessions."""
+
+    rounds: Annotated[int, Field(ge=2, json_schema_extra={"multipleOf": 2}), AfterValidator(_even)] | None = Field(
+        None, examples=[2]
+    )
+    """Blocks of each implementation in one session. Two rounds make one palindrome, in which linear drift cancels."""
+
+    n_min: Positive | None = Field(None, examples=[30])
+    """The fewest samples of a block. Below 6 a block's median has no confidence interval."""
+
+    block_min_s: Annotated[float, Field(ge=0)] | None = Field(None, examples=[0.25])
+    """The shortest time of a block, in seconds."""
+
+    block_max_s: Annotated[float, Field(gt=0)] | None = Field(None, examples=[2.0])
+    """The longest time of a block, in seconds. A slow implementation still gets three samples."""
+
+    margin_kernel: Annotated[float, Field(gt=0, lt=1)] = Field(0.01, examples=[0.01])
+    """Two kernels or layers within this fraction of each other are called the same (in `quick` 0.05)."""
+
+    margin_end_to_end: Annotated[float, Field(gt=0, lt=1)] = Field(0.02, examples=[0.02])
+    """The same for whole networks, training steps and searches."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(1, examples=[1])
+    """The campaign's seed: inputs and the order of cases and implementations follow from it."""
+
+    regimes: _list_of(Regime) | None = Field(None, examples=[["graph", "wall"]])
+    """The regimes to measure in; null: those that each experiment names as its own."""
+
+    flush: Literal["write", "write_read"] = Field("write", examples=["write"])
+    """How the cache is emptied before a cold sample. `write_read` reads a clean buffer after writing, so that no dirty
+    line is written back during the sample."""
+
+    spin_factor: Annotated[float, Field(ge=1)] = Field(2.0, examples=[2.0])
+    """How many times the host's enqueue time the GPU spins before a sample, so that the host is never what is timed."""
+
+    threads: Positive | None = Field(None, examples=[8])
+    """CPU threads of a timing job; null: all cores that the job has."""
+
+    affinity: _list_of(Annotated[int, Field(ge=0)]) | None = Field(None, examples=[[0, 1]])
+    """CPU numbers that a timing job is bound to; null: the affinity is recorded and left alone."""
+
+    case_timeout_s: Annotated[float, Field(gt=0)] | None = Field(None, examples=[120.0])
+    """The longest time of one implementation of one case, in seconds; null: 20 in `smoke`, else 120."""
+
+    first_call_timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, examples=[600.0])
+    """The longest time of a first call (compilation, autotuning), in seconds; it does not count in `case_timeout_s`."""
+
+    cooldown_s: Annotated[float, Field(ge=0)] = Field(0.0, examples=[10.0])
+    """Rest before each session, in seconds, so that one session's heat is not the next one's."""
+
+    energy: bool | None = Field(None, examples=[False])
+    """Whether energy is measured; null: on a GPU from `quick` on."""
+
+    energy_span_s: Annotated[float, Field(gt=0)] = Field(5.0, examples=[5.0])
+    """The span of one energy measurement, in seconds. The counter ticks every 0.1 s: 5 s keep its error below 0.1 %."""
+
+    poll_s: Annotated[float, Field(gt=0)] = Field(0.05, examples=[0.05])
+    """The period at which clocks, power and temperature are read, in seconds."""
+
+    discard_clock_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.75, examples=[0.75])
+    """A sample taken below this fraction of the session's settled clock is kept and not counted: the device was being
+    slowed down."""
+
+    clock_shift_min: Annotated[float, Field(gt=0, lt=1)] = Field(0.002, examples=[0.002])
+    """If the clocks of two implementations differ by more than this fraction, a verdict must also hold in cycles."""
+
+    force: bool = Field(False, examples=[True])
+    """Lets `headline` run on a CPU, which takes days and whose numbers are for shape only."""
+
+
+class Data(Section):
+    """The images that the networks see."""
+
+    images: NonEmpty | None = Field(None, examples=["photographs/"])
+    """A folder of images, one image, or a `.bin` that `frugal image-to-bin` wrote; null: the photographs that come with
+    the Python packages."""
+
+    n_images: Positive = Field(32, examples=[32])
+    """The most images that are used."""
+
+    size: Annotated[int, Field(ge=32, le=1024)] = Field(224, examples=[224])
+    """Height and width of a network's input, in pixels."""
+
+
+class Kernels(Section):
+    """What is built without a GPU."""
+
+    capabilities: _list_of(Capability) = Field(["7.5", "8.0", "8.9", "9.0"], examples=[["8.0", "9.0"]])
+    """The compute capabilities that kernels are built for; that of the machine's GPU is added. Text, so in quotes."""
+
+
+class Cusnn(Section):
+    """cuSNN: convolutions that skip the zeros which ReLU leaves."""
+
+    networks: _list_of(Network) = Field(["densenet169", "resnet50"], examples=[["resnet50"]])
+    """The networks whose layers are measured."""
+
+    definition: Definition = Field("torchvision_v1.5", examples=["keras_v1"])
+    """Where a ResNet strides: on the 3×3 convolution (`torchvision_v1.5`), or on the first 1×1 (`keras_v1`: what the
+    paper timed). A DenseNet is the same graph in both."""
+
+    weights: NonEmpty = Field("auto", examples=["synthetic"])
+    """`auto`: published weights where the network or the mirror has them, else synthetic; `synthetic`: random weights
+    whose biases give each layer its published sparsity; or a path to a folder of weight files or to one file."""
+
+    batch_sizes: _list_of(Positive) = Field([1], examples=[[1, 8]])
+    """Images in one call."""
+
+    layers: Literal["distinct", "all"] = Field("distinct", examples=["all"])
+    """`distinct`: each shape once; `all`: each layer with its own input."""
+
+    baselines: _list_of(Baseline, at_least=0) = Field(
+        ["cudnn_fp32", "cudnn_tf32", "cudnn_fp16_cl", "onednn_fp32", "gemm_fp32", "dense_twin"],
+        examples=[["cudnn_fp32", "dense_twin"]],
+    )
+    """What ours is measured beside. One that the machine does not have leaves a row that says so."""
+
+    regimes: _list_of(Regime) | None = Field(None, examples=[["graph"]])
+    """The regimes of this system; null: those of `timing.regimes`."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(1, examples=[1])
+    """The seed of synthetic weights."""
+
+
+class Config(Section):
+    """A campaign: what is measured, how much of it, and beside what."""
+
+    preset: Preset = Field("smoke", examples=["quick"])
+    """How much is measured: `smoke` shows that everything works, `quick` gives first verdicts, `sweep` covers more
+    cases, `headline` is for numbers that are quoted."""
+
+    systems: _list_of(System) = Field(["cusnn"], examples=[["cusnn"]])
+    """The systems that are measured."""
+
+    mirror: Annotated[NonEmpty, AfterValidator(_folder_or_url)] | None = Field(
+        None, examples=["https://example.org/mirror"]
+    )
+    """A folder or URL that holds the files of `data/sources.yaml` under their names; it is asked first. Null: the
+    environment variable FRUGAL_MIRROR, if set."""
+
+    offline: Literal["auto", "never"] = Field("auto", examples=["never"])
+    """What happens when a download cannot be had: `auto` takes what the Python packages bring and says so, `never`
+    fails."""
+
+    recorded: _list_of(NonEmpty, at_least=0) = Field(["nvidia-h200"], examples=[["nvidia-h200"]])
+    """The recorded campaigns (folders of `results/recorded/`) that figures show beside this machine's."""
+
+    devices: Annotated[dict[str, DeviceLabel], AfterValidator(_relabelled)] = Field(
+        {"local": DeviceLabel()}, examples=[{"local": {}}]
+    )
+    """The machines that measure, by a label of your choice. Usually one; on a cluster one a GPU type."""
+
+    container: Container = Field(Container(), examples=[{"image": None}])
+    timing: Timing = Field(Timing(), examples=[{"sessions": 3}])
+    data: Data = Field(Data(), examples=[{"n_images": 32}])
+    kernels: Kernels = Field(Kernels(), examples=[{"capabilities": ["9.0"]}])
+    cusnn: Cusnn = Field(Cusnn(), examples=[{"networks": ["resnet50"]}])
+
+    pathvars: dict[str, str] | None = Field(None, examples=[{"results": "results"}])
+    """Snakemake's path variables. Read by Snakemake and not by this workflow."""
