@@ -1,0 +1,29 @@
+"""Figures: pure functions from frames (read from Parquet) to matplotlib figures, and `save`, which writes them.
+
+No measured and no published number stands in this package; intervals are those stored in the records, never
+bootstrapped while drawing (docs/methodology.md).
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from frugal.errors import FrugalError
+from frugal.figures import cusnn
+from frugal.figures.files import save
+from frugal.figures.frames import Frames, load
+
+__all__ = ["NAMES", "Frames", "draw", "load", "save"]
+
+NAMES = ("cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline")
+
+
+def draw(name: str, frames: Frames) -> Figure:
+    """Draw the figure `name` (one of NAMES) from `frames`. Unknown name: FrugalError with the names there are."""
+    if name == "cusnn_sparsity":
+        return cusnn.sparsity(frames.measurements)
+    if name == "cusnn_layer_speedup":
+        return cusnn.layer_speedup(frames.comparisons, frames.measurements)
+    if name == "cusnn_roofline":
+        return cusnn.roofline(frames.measurements, frames.runs)
+    raise FrugalError(f"figure {name!r} does not exist: it must be one of {', '.join(NAMES)}")

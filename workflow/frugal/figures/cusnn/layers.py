@@ -1,0 +1,168 @@
+"""What the layer figures share: which rows are layers, in which order they stand, how they are labelled and counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from frugal.figures import style
+from frugal.figures.frames import axis
+
+COMMAND = "snakemake --cores all cusnn"
+KEY = ["network", "depth", "layer"]
+_PANEL = 5.8  # inches: the width of a panel without its y labels
+_ONE_LINE, _TWO_LINES, _UPRIGHT = 1.15, 0.6, 0.14  # inches from label to label that each way of writing them needs
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring layers under one tick label: positions `first` to `last`, both included."""
+
+    label: str
+    first: int
+    last: int
+
+
+def of(measurements: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of cuSNN's layers for a metric, with the column `depth` (axis `index`, else the order of the names)."""
+    rows = measurements[
+        (measurements["system"] == "cusnn") & (measurements["metric"] == metric) & measurements["layer"].notna()
+    ]
+    rows = rows.assign(network=rows["network"].fillna("any network"), depth=pd.to_numeric(axis(rows, "index")))
+    by_name = {name: place for place, name in enumerate(sorted(rows["layer"].unique(), key=_natural))}
+    return rows.assign(depth=rows["depth"].fillna(rows["layer"].map(by_name)).astype(float))
+
+
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a layer, by network and depth, with its `place` on the axis (0, 1, …)."""
+    layers = rows.drop_duplicates(KEY).sort_values(KEY, kind="stable").reset_index(drop=True)
+    return layers.assign(place=range(len(layers)))
+
+
+def shape(layer: pd.Series) -> str:
+    """A convolution in short: channels, height → filters; the filter's size unless 3×3; the stride unless 1."""
+    size = "" if layer["r"] == 3 else f"{layer['r']:.0f}×{layer['s']:.0f} "
+    stride = "" if layer["stride"] in (1, None) or pd.isna(layer["stride"]) else f" /{layer['stride']:.0f}"
+    return f"{size}{layer['c']:.0f},{layer['h']:.0f}→{layer['k']:.0f}{stride}"
+
+
+def groups(layers: pd.DataFrame, labels: Sequence[str]) -> list[Group]:
+    """Runs of neighbouring layers of one network with one label (`layers` from `in_order`)."""
+    runs: list[Group] = []
+    networks = layers["network"].tolist()
+    for place, label in enumerate(labels):
+        if runs and runs[-1].label == label and networks[place] == networks[place - 1]:
+            runs[-1] = Group(label, runs[-1].first, place)
+        else:
+            runs.append(Group(label, place, place))
+    return runs
+
+
+def label_axis(axes: Axes, layers: pd.DataFrame) -> str:
+    """Shapes below the panel, one label a group of equal layers, with thin lines between; returns the axis' label.
+
+    Where there are more shapes than labels fit (every 1×1 layer of a DenseNet has its own), heights stand for them.
+    """
+    inch = len(layers) / _PANEL
+    runs = groups(layers, [shape(layer) for _, layer in layers.iterrows()])
+    means = "layer: channels,height→filters (3×3 unless said)"
+    if len(runs) * _UPRIGHT > _PANEL:
+        runs = groups(layers, [f"{height:.0f}²" for height in layers["h"]])
+        means = "layers by depth, in groups of equal input height"
+    places = [(run.first + run.last) / 2 for run in runs]
+    labels = [run.label for run in runs]
+    nearest = min((right - left for left, right in pairwise(places)), default=len(layers)) / inch
+    if nearest < _TWO_LINES:
+        axes.tick_params(axis="x", labelrotation=90)
+        places = _apart(places, _UPRIGHT * inch, len(layers) - 1)
+    elif nearest < _ONE_LINE:
+        labels = [label.replace("→", "\n→") for label in labels]
+    axes.set_xticks(places, labels)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+    for run in runs[1:]:
+        axes.axvline(run.first - 0.5, color="#D0D0D0", linewidth=0.6, zorder=0)
+    axes.set_xlim(-0.7, len(layers) - 0.3)
+    return means
+
+
+def name_networks(axes: Axes, layers: pd.DataFrame) -> None:
+    """Networks on the panel's upper edge, with a line between two."""
+    networks = groups(layers, layers["network"].tolist())
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(
+        [(run.first + run.last) / 2 for run in networks],
+        [f"{pretty(run.label)} ({run.last - run.first + 1})" for run in networks],
+    )
+    above.tick_params(axis="x", length=0, labelcolor=style.MUTED, pad=1)
+    above.spines["top"].set_visible(False)
+    for run in networks[1:]:
+        axes.axvline(run.first - 0.5, color="#8A8A8A", linewidth=0.9, zorder=0)
+
+
+def pretty(network: str) -> str:
+    """A network's name as papers write it."""
+    for stem, written in (("densenet", "DenseNet-"), ("resnet", "ResNet-"), ("vgg", "VGG-")):
+        if re.fullmatch(rf"{stem}\d+", network):
+            return written + network.removeprefix(stem)
+    return network
+
+
+def not_drawn(cases: pd.DataFrame, drawn: Iterable[str], what: str = "cases") -> str:
+    """ "3 of 96 cases not drawn: 2 unsupported, 1 incorrect"; empty when all are drawn.
+
+    `cases`: rows with `case_id` and `status`; a case counts once, under its first status that is not ok, in the
+    order of the rows.
+    """
+    missing = cases[~cases["case_id"].isin(set(drawn))]
+    if missing.empty:
+        return ""
+    why = (
+        missing.assign(bad=missing["status"] != "ok")
+        .sort_values("bad", ascending=False, kind="stable")
+        .drop_duplicates("case_id")["status"]
+        .replace("ok", "without a partner")
+    )
+    counts = ", ".join(f"{count} {status}" for status, count in why.value_counts(sort=True).items())
+    return f"{len(why)} of {cases['case_id'].nunique()} {what} not drawn: {counts}"
+
+
+def reasons(rows: pd.DataFrame, most: int = 4) -> str:
+    """The most frequent reasons of rows that are not ok, in words: "cpu_no_graph (5), out of memory (1)"."""
+    failed = rows[rows["status"] != "ok"]
+    counts = failed["reason"].fillna(failed["status"]).value_counts()
+    return ", ".join(f"{reason} ({count})" for reason, count in counts.head(most).items())
+
+
+def nothing(title: str, rows: pd.DataFrame, what: str, empty: str) -> Figure:
+    """The figure for rows of which none can be drawn: the sentence `empty`, or how many failed and why."""
+    if rows.empty:
+        return style.message(title, [empty], "To measure, type:", COMMAND)
+    text = not_drawn(rows, (), what)
+    why = reasons(rows)
+    return style.message(
+        title,
+        [f"{text[0].upper()}{text[1:]}.", *([f"Reasons in the records: {why}."] if why else [])],
+        "The column `log` of results/measurements.parquet names the log of each case. To try again, type:",
+        COMMAND,
+    )
+
+
+def _apart(places: Sequence[float], least: float, last: float) -> list[float]:
+    """The places, pushed apart to at least `least` and back from the right end `last`, order kept."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + least) if moved else place)
+    for i in range(len(moved) - 1, -1, -1):
+        moved[i] = min(moved[i], last - (len(moved) - 1 - i) * least)
+    return moved
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
