@@ -19,7 +19,25 @@ class CaseSpec:
     """Images in one call."""
     baselines: tuple[str, ...]
     regimes: tuple[str, ...] | None
-    """null: those that the experiment names as its own."""
+    """null: those that each implementation names as its own."""
+
+
+# How many sessions a preset has (docs/methodology.md, "Design of an experiment"): what plans jobs needs to know it
+# without the timing package. A test compares.
+PRESET_SESSIONS = {"smoke": 1, "quick": 3, "sweep": 5, "headline": 8}
+
+
+def sessions(cfg: Config) -> int:
+    """How many sessions a campaign has."""
+    return cfg.timing.sessions or PRESET_SESSIONS[cfg.preset]
+
+
+def preprocess(network: str, definition: str) -> str:
+    """What the weights of a network want done to an image: `torchvision` (RGB, scaled, normalised) or `keras_caffe`.
+
+    Preprocessing belongs to the weights: Keras' ResNets alone were trained on BGR minus the mean.
+    """
+    return "keras_caffe" if definition == "keras_v1" and network.startswith("resnet") else "torchvision"
 
 
 def expand(cfg: Config) -> list[CaseSpec]:

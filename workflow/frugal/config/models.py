@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Preset = Literal["smoke", "quick", "sweep", "headline"]
-Regime = Literal["cold", "graph", "hot", "wall"]
+Regime = Literal["cold", "hot", "graph", "graph_rotated", "wall"]
 System = Literal["cusnn"]
 Network = Literal[
     "densenet121", "densenet169", "densenet201", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
@@ -121,7 +121,7 @@ class Timing(Section):
     """The campaign's seed: inputs and the order of cases and implementations follow from it."""
 
     regimes: _list_of(Regime) | None = Field(None, examples=[["graph", "wall"]])
-    """The regimes to measure in; null: those that each experiment names as its own."""
+    """The regimes to measure in (docs/methodology.md); null: those that each implementation names as its own."""
 
     flush: Literal["write", "write_read"] = Field("write", examples=["write"])
     """How the cache is emptied before a cold sample. `write_read` reads a clean buffer after writing, so that no dirty
