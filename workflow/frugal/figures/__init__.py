@@ -6,6 +6,8 @@ bootstrapped while drawing (docs/methodology.md).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from matplotlib.figure import Figure
 
 from frugal.errors import FrugalError
@@ -13,13 +15,13 @@ from frugal.figures import cusnn
 from frugal.figures.files import save
 from frugal.figures.frames import Frames, load
 
-__all__ = ["NAMES", "Frames", "draw", "load", "save"]
+__all__ = ["NAMES", "Frames", "draw", "figure", "load", "save"]
 
 NAMES = ("cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline")
 
 
-def draw(name: str, frames: Frames) -> Figure:
-    """Draw the figure `name` (one of NAMES) from `frames`. Unknown name: FrugalError with the names there are."""
+def figure(name: str, frames: Frames) -> Figure:
+    """The figure `name` (one of NAMES) of `frames`. Unknown name: FrugalError with the names there are."""
     if name == "cusnn_sparsity":
         return cusnn.sparsity(frames.measurements)
     if name == "cusnn_layer_speedup":
@@ -27,3 +29,8 @@ def draw(name: str, frames: Frames) -> Figure:
     if name == "cusnn_roofline":
         return cusnn.roofline(frames.measurements, frames.runs)
     raise FrugalError(f"figure {name!r} does not exist: it must be one of {', '.join(NAMES)}")
+
+
+def draw(name: str, frames: Frames, prefix: str | Path) -> tuple[Path, ...]:
+    """Draw the figure `name` and write `<prefix>.png`, `.svg` and `.pdf`; returns their paths."""
+    return save(figure(name, frames), prefix)

@@ -49,9 +49,9 @@ def load(results_dir: str | Path, recorded_dirs: Iterable[str | Path] = ()) -> F
 def machine(run: pd.Series) -> str:
     """How a panel calls the machine of a runs row: where the rows come from, and the device in words."""
     if run["device_kind"] == "cuda":
-        device = run["gpu_name"] or run["device_key"]
+        device = run["gpu_name"] if pd.notna(run["gpu_name"]) else run["device_key"]
     elif pd.notna(run["cpu_model"]):
-        device = f"{run['cpu_model']}, {run['threads']:.0f} thread{'s' if run['threads'] != 1 else ''}"
+        device = f"{run['cpu_model']}, {run['threads']} thread{'s' if run['threads'] != 1 else ''}"
     else:
         device = run["device_key"]
     return f"this machine ({device})" if pd.isna(run["recorded"]) else f"recorded on {device}"

@@ -106,7 +106,7 @@ def handle(look: Look, *, label: str | None = None, hollow: bool = False) -> Lin
 
 def wrap(text: str, columns: int = _NOTE_COLUMNS) -> str:
     """Break a paragraph into lines that fit the figure's width."""
-    return "\n".join(textwrap.wrap(text, columns, break_long_words=False))
+    return "\n".join(textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False))
 
 
 def head(figure: Figure, title: str, handles: Sequence[Artist], columns: int = 2) -> None:
@@ -115,6 +115,11 @@ def head(figure: Figure, title: str, handles: Sequence[Artist], columns: int = 2
         handles=handles, title=title, loc="outside upper left", alignment="left", ncols=columns, columnspacing=1.5,
         borderaxespad=0.2, borderpad=0.2, title_fontproperties={"size": TITLE_SIZE, "weight": "bold"},
     )  # fmt: skip
+
+
+def unbroken(text: str) -> str:
+    """The text with no-break spaces, so that `wrap` keeps it on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def describe(figure: Figure, title: str, description: str) -> None:
@@ -145,7 +150,7 @@ def message(title: str, sentences: Sequence[str], advice: str, command: str) -> 
     """A figure without data: it says what is missing, why, and what to type."""
     with context():
         text = "\n\n".join(wrap(sentence, _MESSAGE_COLUMNS) for sentence in [*sentences, advice])
-        height = 1.25 + (text.count("\n") + 1) * 0.18
+        height = 1.05 + (text.count("\n") + 1) * 0.18
         figure = Figure(figsize=(WIDTH, height))
         describe(figure, title, " ".join([*sentences, advice, command]))
         axes = figure.add_axes((0, 0, 1, 1))

@@ -22,7 +22,7 @@ TITLE = "Speed-up of the sparse convolution, layer by layer"
 # What a user of a network would see comes last: kernels are judged where launching costs nothing.
 REGIMES = (("graph", "resident"), ("graph", "rotated"), ("cold", ""), ("hot", ""), ("wall", ""))
 CONDITIONAL = "one session: ranges are min–max of rounds, no verdict"
-_OF_CASE = ["case_id", "network", "layer", "depth", "n", "c", "h", "k", "r", "s", "stride"]
+_OF_CASE = ["case_id", "network", "layer", "depth", "n", "c", "h", "k", "r", "s", "stride", "weights"]
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,18 @@ def _draw(axes: Axes, panel: Panel, baselines: dict[str, style.Look], *, labelle
     axes.set_yscale("log")
     axes.axhline(1, color=style.INK, linewidth=1, zorder=1)
     axes.axhspan(1e-9, 1, color="#F4F4F4", zorder=0)
-    best = panel.rows[panel.rows["best_baseline"].astype(bool)]
-    sns.lineplot(
-        data=best, x="place", y="ratio", units="network", estimator=None, errorbar=None, color=style.INK,
-        linewidth=0.9, alpha=0.75, ax=axes, legend=False, label="best baseline",
-    )  # fmt: skip
     here = {name: look for name, look in baselines.items() if (panel.rows["baseline"] == name).any()}
-    offsets = np.linspace(-0.24, 0.24, len(here)) if len(here) > 1 else [0.0]
+    # Marks of one layer stand beside each other, and the line goes through them.
+    offsets = dict(zip(here, np.linspace(-0.24, 0.24, len(here)) if len(here) > 1 else [0.0], strict=True))
+    rows = panel.rows.assign(x=panel.rows["place"] + panel.rows["baseline"].map(offsets))
+    sns.lineplot(
+        data=rows[rows["best_baseline"].astype(bool)], x="x", y="ratio", units="network", estimator=None,
+        errorbar=None, color=style.INK, linewidth=0.9, alpha=0.75, ax=axes, legend=False, label="best baseline",
+    )  # fmt: skip
     size = 34 if len(panel.layers) <= 24 else 11
-    for offset, (name, look) in zip(offsets, here.items(), strict=True):
-        for conditional, rows in panel.rows[panel.rows["baseline"] == name].groupby("conditional"):
-            _marks(axes, rows.assign(x=rows["place"] + offset), name, look, size, bool(conditional))
+    for name, look in here.items():
+        for conditional, own in rows[rows["baseline"] == name].groupby("conditional"):
+            _marks(axes, own, name, look, size, bool(conditional))
     means = of_layers.label_axis(axes, panel.layers)
     of_layers.name_networks(axes, panel.layers)
     axes.set(xlabel=means if labelled else "", ylabel="speed-up of ours")
@@ -149,7 +150,7 @@ def _heading(panel: Panel, baselines: dict[str, style.Look]) -> list[str]:
     means = geometric_means(panel.rows)
     layers = {count for _, count in means.values()}
     each = [
-        f"{style.times(means[name][0])} {look.label}" + (f" ({means[name][1]})" if len(layers) > 1 else "")
+        style.unbroken(f"{style.times(means[name][0])} {look.label}" + f" ({means[name][1]})" * (len(layers) > 1))
         for name, look in baselines.items()
         if name in means
     ]
@@ -157,8 +158,9 @@ def _heading(panel: Panel, baselines: dict[str, style.Look]) -> list[str]:
     if len(means) > 1 and len(best):
         each.append(f"{style.times(math.exp(np.log(best['ratio'].astype(float)).mean()))} the best of them")
     over = f"{layers.pop()} layers" if len(layers) == 1 else "the layers drawn (number)"
+    random = " · random weights" if panel.rows["weights"].map(of_layers.is_random).any() else ""
     return [
-        f"{panel.machine} · batch {panel.batch} · regime {panel.regime}{l2}",
+        f"{panel.machine} · batch {panel.batch} · regime {panel.regime}{l2}{random}",
         f"geometric mean over {over}: " + ", ".join(each),
         CONDITIONAL if panel.conditional else "",
     ]
@@ -187,14 +189,12 @@ def _legend(panels: Iterable[Panel], baselines: dict[str, style.Look]) -> list[L
 
 
 def _notes(panels: list[Panel], timed: pd.DataFrame, candidate: str) -> list[str]:
-    lines = ["Speed-up: time of the baseline over time of ours for one layer; above the line at 1 ours is faster."]
+    lines = ["Speed-up: time of the baseline over ours, layer by layer; above the line at 1 ours is faster."]
     if not all(panel.conditional for panel in panels):
         lines.append("Bars: stored 95 % intervals over sessions.")
     if any(panel.conditional for panel in panels):
         lines.append(f"Hollow marks, dotted bars: {CONDITIONAL}.")
-    lines.append(
-        "Geometric mean: exp of the mean of ln(speed-up), each layer drawn once and unweighted; it has no interval."
-    )
+    lines.append("Geometric mean: exp of the mean of ln(speed-up) over the layers drawn, unweighted; no interval.")
     for machine in in_machine_order(timed):
         lines.append(_missing(machine, [panel for panel in panels if panel.machine == machine], timed, candidate))
     if not timed["recorded"].isna().any():

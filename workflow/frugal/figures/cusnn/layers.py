@@ -30,13 +30,25 @@ class Group:
 
 
 def of(measurements: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of cuSNN's layers for a metric, with the column `depth` (axis `index`, else the order of the names)."""
+    """The rows of cuSNN's layers for a metric, with two more columns.
+
+    `depth`: the axis `index`, else the order of the layers' names. `weights`: where the network's weights are from.
+    """
     rows = measurements[
         (measurements["system"] == "cusnn") & (measurements["metric"] == metric) & measurements["layer"].notna()
     ]
-    rows = rows.assign(network=rows["network"].fillna("any network"), depth=pd.to_numeric(axis(rows, "index")))
+    rows = rows.assign(
+        network=rows["network"].fillna("any network"),
+        depth=pd.to_numeric(axis(rows, "index")),
+        weights=axis(rows, "weights"),
+    )
     by_name = {name: place for place, name in enumerate(sorted(rows["layer"].unique(), key=_natural))}
     return rows.assign(depth=rows["depth"].fillna(rows["layer"].map(by_name)).astype(float))
+
+
+def is_random(weights: object) -> bool:
+    """Whether the origin of weights, as the records tell it, is a generator and not a training."""
+    return isinstance(weights, str) and weights.startswith(("random", "synthetic"))
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:

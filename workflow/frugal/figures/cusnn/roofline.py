@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from frugal.figures import style
 from frugal.figures.cusnn import layers as of_layers
@@ -25,7 +25,8 @@ def roofline(measurements: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Roofline time (x) against measured time (y), both in seconds on log scales: one mark an arm and layer.
 
     The roofline is the row's `roofline_s`; where that is null it is max(bytes_min / copy_bytes_per_s, flop / peak) of
-    the row and its run (fp32 and TF32 peaks as measured in that run; S. Williams et al., CACM 2009). Several sessions
+    the row and its run (S. Williams et al., CACM 2009; fp32 and TF32 peaks as measured in that run; the first term
+    only where data come from memory: regime cold and rotated buffers). Several sessions
     are joined by their geometric mean. Filled marks: this machine; hollow ones: recorded campaigns.
     """
     timed = of_layers.of(measurements, "time")
@@ -53,6 +54,8 @@ def _with_roof(timed: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         same = (rows["dtype"] == dtype) & (rows["tf32"].fillna(False).astype(bool) == tf32)
         peak = peak.mask(same, pd.to_numeric(rows[column]))
     memory = pd.to_numeric(rows["bytes_min"]) / pd.to_numeric(rows["copy_bytes_per_s"])
+    from_memory = (rows["regime"] == "cold") | (rows["l2"] == "rotated")
+    memory = memory.where(from_memory, 0.0)
     compute = pd.to_numeric(rows["flop"]) / peak
     derived = pd.concat([memory, compute], axis=1).max(axis=1, skipna=False)
     return rows.assign(roofline_s=pd.to_numeric(rows["roofline_s"]).fillna(derived))
@@ -102,7 +105,9 @@ def _draw(axes: Axes, points: pd.DataFrame, arms: dict[str, style.Look]) -> None
             if recorded:
                 axes.collections[-1].set_facecolor("none")
     axes.set(xlabel="roofline: least time by this arm's own work", ylabel="measured time")
-    for side in (axes.xaxis, axes.yaxis):
+    for side, span in ((axes.xaxis, high_x / low_x), (axes.yaxis, high_y / low_y)):
+        side.set_major_locator(LogLocator(base=10, subs=(1,) if span > 2e3 else (1, 2, 5)))
+        side.set_minor_locator(NullLocator())
         side.set_major_formatter(FuncFormatter(style.seconds))
 
 
@@ -147,8 +152,8 @@ def _notes(points: pd.DataFrame, regimes: dict[str, tuple[str, str]], timed: pd.
         "Lines: shares of the roofline. In brackets: an arm's median share"
         + (", by machine in the legend's order." if len(regimes) > 1 else ".")
     ]
-    if points["conditional"].any():
-        lines.append("One session: times are of that session only, no verdict.")
+    for machine in in_machine_order(points[points["conditional"].astype(bool)]):
+        lines.append(f"{machine[0].upper()}{machine[1:]}: one session, no verdict.")
     for machine in in_machine_order(timed):
         own = timed[timed["machine"] == machine]
         if machine in regimes:

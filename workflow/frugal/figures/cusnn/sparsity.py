@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from frugal.figures import style
 from frugal.figures.cusnn import layers as of_layers
-from frugal.figures.frames import axis, in_machine_order
+from frugal.figures.frames import in_machine_order
 
 TITLE = "Zeros in the inputs of the convolutions"
 ESTIMATE = "bn_closed_form"  # the arm whose rows are the closed form from batch norm's parameters, not a count
@@ -32,7 +32,7 @@ def sparsity(measurements: pd.DataFrame) -> Figure:
     the arm's settings).
     """
     rows = of_layers.of(measurements, "sparsity")
-    rows = rows.assign(weights=axis(rows, "weights"), filter=[_filter(size) for size in rows["r"]])
+    rows = rows.assign(filter=[_filter(size) for size in rows["r"]])
     drawn = rows[(rows["status"] == "ok") & rows["value"].notna()].astype({"value": float, "min": float, "max": float})
     panels = _panels(drawn)
     if not panels:
@@ -51,11 +51,6 @@ def sparsity(measurements: pd.DataFrame) -> Figure:
         style.head(figure, TITLE, _legend(drawn))
         style.notes(figure, notes)
     return figure
-
-
-def is_random(weights: object) -> bool:
-    """Whether the origin of weights, as the records tell it, is a generator and not a training."""
-    return isinstance(weights, str) and weights.startswith(("random", "synthetic"))
 
 
 def _panels(drawn: pd.DataFrame) -> list[pd.DataFrame]:
@@ -101,12 +96,12 @@ def _heading(panel: pd.DataFrame) -> list[str]:
     first = panel.iloc[0]
     counted = panel[panel["arm"] != ESTIMATE]
     parts = [of_layers.pretty(first["network"])]
-    if is_random(first["weights"]):
+    if of_layers.is_random(first["weights"]):
         parts.append("random weights")
     if len(counted) and pd.notna(counted.iloc[0]["n_samples"]):
         images = int(counted["n_samples"].max())
         parts.append(f"{images} photograph{'s' if images != 1 else ''}")
-    return [" · ".join([*parts, first["machine"]])]
+    return [" · ".join(parts), first["machine"]]
 
 
 def _legend(drawn: pd.DataFrame) -> list[Line2D | Patch]:
@@ -122,7 +117,7 @@ def _legend(drawn: pd.DataFrame) -> list[Line2D | Patch]:
 
 def _notes(rows: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
     lines = []
-    if drawn["weights"].map(is_random).any():
+    if drawn["weights"].map(of_layers.is_random).any():
         lines.append(
             "Random weights: the network's weights were drawn to reach plausible shares of zeros; they are not "
             "trained, and their zeros say nothing about a trained network's."
@@ -142,7 +137,7 @@ def _description(panels: list[pd.DataFrame]) -> str:
         counted = panel[panel["arm"] != ESTIMATE]
         if len(counted):
             said.append(
-                f"{_heading(panel)[0]}: {len(counted)} layers, mean share of zeros from "
+                f"{' · '.join(_heading(panel))}: {len(counted)} layers, mean share of zeros from "
                 f"{counted['value'].min():.0%} to {counted['value'].max():.0%}"
             )
     return "Share of zeros in the input of each convolution by depth. " + ". ".join(said) + "."

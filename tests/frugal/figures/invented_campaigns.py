@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -112,8 +113,22 @@ def write(folder, measurements=(), comparisons=(), runs=()) -> None:
     """Write the three tables of a campaign into a folder, as `aggregate` and `compare` do."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("measurements", measurements), ("comparisons", comparisons), ("runs", runs)):
-        table = pa.Table.from_pylist([dict(row) for row in rows], schema=records.SCHEMAS[name])
+        schema = records.SCHEMAS[name]
+        table = pa.Table.from_pylist([_needed(schema) | row for row in rows], schema=schema)
         records.write_table(folder / f"{name}.parquet", table, name)
+
+
+def _needed(schema: pa.Schema) -> dict:
+    """Something neutral for each column that may not be null and that no figure reads."""
+    return {field.name: _neutral(field.type) for field in schema if not field.nullable}
+
+
+def _neutral(kind: pa.DataType) -> object:
+    if pa.types.is_timestamp(kind):
+        return datetime(2026, 1, 1, tzinfo=UTC)
+    if pa.types.is_boolean(kind):
+        return False
+    return 0 if pa.types.is_integer(kind) or pa.types.is_floating(kind) else "-"
 
 
 def smoke(folder) -> None:
@@ -139,3 +154,11 @@ def frames(tmp_path, *, local=smoke, recorded=None) -> Frames:
     if recorded:
         recorded(tmp_path / "results/recorded/nvidia-h200")
     return load(tmp_path / "results", [tmp_path / "results/recorded/nvidia-h200"] if recorded else [])
+
+
+def everything_failed(folder) -> None:
+    """A campaign in which no case gave a value: two statuses in turn, no comparison."""
+    timed, _ = timing("A", DISTINCT_SHAPES, CPU_BASELINES, [1], regime="cold", l2=None, unit_s=9e-4)
+    rows = timed + sparsities("A", "resnet50", 53)
+    failed = [fail(row, ("incorrect", "unsupported")[int(row["layer"][4:]) % 2], "why") for row in rows]
+    write(folder, failed, (), [run("A", "cpu")])
