@@ -49,7 +49,7 @@ def timing(run_id: str, shapes: list[tuple], baselines: dict[str, float], batche
     measurements, comparisons = [], []
     for place, (network, c, h, k, r) in enumerate(shapes):
         for n in batches:
-            axes = {"network": network, "index": place, "layer": f"conv{place}", "n": n, "c": c, "h": h, "k": k, "r": r}
+            axes = {"network": network, "layer_index": place, "batch": n, "c": c, "h": h, "k": k, "r": r}
             case = {
                 "run_id": run_id, "case_id": records.case_id("cusnn", "layers", axes), "system": "cusnn",
                 "experiment": "layers", "metric": "time", "network": network, "layer": f"conv{place}", "n": n, "c": c,
@@ -81,16 +81,14 @@ def timing(run_id: str, shapes: list[tuple], baselines: dict[str, float], batche
     return measurements, comparisons
 
 
-def sparsities(
-    run_id: str, network: str, count: int, *, weights="random weights", estimates=False, images=32
-) -> list[dict]:
+def sparsities(run_id: str, network: str, count: int, *, weights="random", estimates=False, images=32) -> list[dict]:
     """Rows of metric `sparsity`: 1×1 and 3×3 layers in turn, the share of zeros growing with depth."""
     rng = np.random.default_rng(count)
     rows = []
     for place in range(count):
         r = 7 if place == 0 else (3 if place % 2 else 1)
         mean = 0.0 if place == 0 else min(0.95, 0.3 + 0.5 * place / count + rng.normal(0, 0.05) + 0.15 * (r == 3))
-        axes = {"network": network, "index": place, "layer": f"conv{place}", "weights": weights}
+        axes = {"network": network, "layer_index": place, "weights": weights}
         row = {
             "run_id": run_id, "case_id": records.case_id("cusnn", "sparsity", axes), "system": "cusnn",
             "experiment": "sparsity", "metric": "sparsity", "unit": "1", "network": network, "layer": f"conv{place}",

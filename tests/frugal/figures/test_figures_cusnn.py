@@ -171,6 +171,36 @@ def test_cases_without_a_mark_are_counted_by_status(speedup, tmp_path):
     assert "cuDNN TF32 (7)" in said
 
 
+def test_a_shape_counts_as_often_as_its_network_has_it(both):
+    counts = dict.fromkeys(both.measurements["case_id"], 1)
+    pairs = batch_of(both, 1).query("baseline == 'cudnn_fp32'")
+    counts |= {pairs["case_id"].iloc[0]: 50, pairs["case_id"].iloc[1]: 30}
+    measured = both.measurements.assign(
+        arm_json=[f'{{"layers_of_shape": {counts[case]}}}' for case in both.measurements["case_id"]]
+    )
+    said = words(cusnn.layer_speedup(both.comparisons, measured))
+    weighted = gmean(pairs["ratio"], weights=[counts[case] for case in pairs["case_id"]])
+    assert f"geometric mean over 172 layers: {style.times(weighted)} cuDNN fp32" in said
+
+
+def test_of_two_layouts_of_a_library_the_better_one_is_drawn(tmp_path):
+    def campaign(folder):
+        baselines = {"onednn_fp32": 2.0, "onednn_fp32_cl": 2.0}
+        timed, pairs = invented.timing("B", invented.DISTINCT_SHAPES, baselines, [1])
+        invented.write(folder, timed, pairs, [invented.run("B", "cuda")])
+
+    frames = invented.frames(tmp_path, local=campaign)
+    stored = batch_of(frames, 1, machine=None).pivot(index="place", columns="baseline", values="ratio")
+    assert 0 < (stored["onednn_fp32"] < stored["onednn_fp32_cl"]).sum() < len(stored)
+    (axes,) = cusnn.layer_speedup(frames.comparisons, frames.measurements).axes
+    assert np.allclose(points(axes, "onednn_fp32")[:, 1], stored.min(axis=1))
+    assert len(points(axes, "onednn_fp32_cl")) == 0
+
+    times = frames.measurements[frames.measurements["arm"].str.startswith("onednn")].groupby("case_id")["value"].min()
+    (axes,) = cusnn.roofline(frames.measurements, frames.runs).axes
+    assert np.allclose(np.sort(points(axes, "onednn_fp32")[:, 1]), np.sort(times))
+
+
 def test_each_machine_is_drawn_in_the_regime_that_most_baselines_share(tmp_path):
     def campaign(folder):
         cold = invented.timing(
@@ -192,7 +222,7 @@ def test_each_machine_is_drawn_in_the_regime_that_most_baselines_share(tmp_path)
 
 def test_layers_of_a_random_network_are_said_to_be_such(both):
     assert "random weights" not in words(cusnn.layer_speedup(both.comparisons, both.measurements))
-    random = both.measurements.assign(arm_json='{"weights": "random weights"}')
+    random = both.measurements.assign(arm_json='{"weights": "random"}')
     assert "batch 1 · regime cold · random weights" in words(cusnn.layer_speedup(both.comparisons, random))
 
 

@@ -52,6 +52,19 @@ def test_a_system_looks_the_same_alone_and_in_company():
     assert list(style.looks(["onednn_fp32", "sparse"])) == ["sparse", "onednn_fp32"]
 
 
+@pytest.mark.parametrize(
+    ("arm", "system"),
+    [
+        ("cudnn_fp32_cl", "cudnn_fp32"),
+        ("onednn_fp32_cl", "onednn_fp32"),
+        ("cudnn_fp16_cl", "cudnn_fp16_cl"),
+        ("a_cl", "a_cl"),
+    ],
+)
+def test_a_library_in_its_other_layout_is_the_same_system(arm, system):
+    assert style.system(arm) == system
+
+
 def test_arms_that_the_table_lacks_are_drawn_too_with_markers_of_their_own():
     found = style.looks(["zz_new", "sparse", "aa_new"])
     assert list(found) == ["sparse", "aa_new", "zz_new"]

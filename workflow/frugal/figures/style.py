@@ -80,6 +80,12 @@ LOOKS = {
 _OTHER_MARKERS = ("p", "d", "8", "H")
 
 
+def system(arm: str) -> str:
+    """The system that an arm belongs to: a library timed in its other layout (`cudnn_fp32_cl`) is the same system."""
+    plain = arm.removesuffix("_cl")
+    return plain if arm not in LOOKS and plain in LOOKS else arm
+
+
 def looks(arms: Iterable[str]) -> dict[str, Look]:
     """The look of each arm, known ones first in the table's order; unknown ones are grey with a marker of their own."""
     arms = set(arms)

@@ -22,7 +22,7 @@ TITLE = "Speed-up of the sparse convolution, layer by layer"
 # What a user of a network would see comes last: kernels are judged where launching costs nothing.
 REGIMES = (("graph", "resident"), ("graph", "rotated"), ("cold", ""), ("hot", ""), ("wall", ""))
 CONDITIONAL = "one session: ranges are min–max of rounds, no verdict"
-_OF_CASE = ["case_id", "network", "layer", "depth", "n", "c", "h", "k", "r", "s", "stride", "weights"]
+_OF_CASE = ["case_id", "network", "layer", "depth", "n", "c", "h", "k", "r", "s", "stride", "weights", "count"]
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,9 @@ def layer_speedup(comparisons: pd.DataFrame, measurements: pd.DataFrame, candida
     return figure
 
 
-def geometric_means(rows: pd.DataFrame) -> dict[str, tuple[float, int]]:
-    """(geometric mean of the ratios, number of layers) for each baseline, each layer once and with equal weight."""
-    logs = np.log(rows["ratio"].astype(float)).groupby(rows["baseline"])
-    return {name: (math.exp(values.mean()), len(values)) for name, values in logs}
+def geometric_mean(rows: pd.DataFrame) -> tuple[float, int]:
+    """(geometric mean of the ratios, number of layers): a shape counts as often as its network has it (`count`)."""
+    return math.exp(np.average(np.log(rows["ratio"]), weights=rows["count"])), int(rows["count"].sum())
 
 
 def _ratios(comparisons: pd.DataFrame, timed: pd.DataFrame, candidate: str) -> pd.DataFrame:
@@ -84,8 +83,14 @@ def _ratios(comparisons: pd.DataFrame, timed: pd.DataFrame, candidate: str) -> p
         & (comparisons["candidate"] == candidate)
         & comparisons["ratio"].notna()
     ]
+    pairs = pairs.assign(
+        l2=pairs["l2"].fillna(""), ratio=pairs["ratio"].astype(float), baseline=pairs["baseline"].map(style.system)
+    )
+    # Of a library's two layouts the better one for this layer stands, as its user would choose.
+    pairs = pairs.sort_values(["best_baseline", "ratio"], ascending=[False, True], kind="stable")
+    pairs = pairs.drop_duplicates(["machine", "regime", "l2", "case_id", "baseline"])
     cases = timed.drop_duplicates("case_id")[_OF_CASE]
-    return pairs.assign(l2=pairs["l2"].fillna("")).merge(cases, on="case_id", how="inner")
+    return pairs.merge(cases, on="case_id", how="inner").sort_values(of_layers.KEY, kind="stable")
 
 
 def _panels(pairs: pd.DataFrame) -> list[Panel]:
@@ -147,7 +152,7 @@ def _marks(axes: Axes, rows: pd.DataFrame, name: str, look: style.Look, size: fl
 
 def _heading(panel: Panel, baselines: dict[str, style.Look]) -> list[str]:
     l2 = f", L2 {panel.l2}" if panel.l2 else ""
-    means = geometric_means(panel.rows)
+    means = {name: geometric_mean(rows) for name, rows in panel.rows.groupby("baseline")}
     layers = {count for _, count in means.values()}
     each = [
         style.unbroken(f"{style.times(means[name][0])} {look.label}" + f" ({means[name][1]})" * (len(layers) > 1))
@@ -156,7 +161,7 @@ def _heading(panel: Panel, baselines: dict[str, style.Look]) -> list[str]:
     ]
     best = panel.rows[panel.rows["best_baseline"].astype(bool)]
     if len(means) > 1 and len(best):
-        each.append(f"{style.times(math.exp(np.log(best['ratio'].astype(float)).mean()))} the best of them")
+        each.append(f"{style.times(geometric_mean(best)[0])} the best of them")
     over = f"{layers.pop()} layers" if len(layers) == 1 else "the layers drawn (number)"
     random = " · random weights" if panel.rows["weights"].map(of_layers.is_random).any() else ""
     return [
@@ -194,7 +199,9 @@ def _notes(panels: list[Panel], timed: pd.DataFrame, candidate: str) -> list[str
         lines.append("Bars: stored 95 % intervals over sessions.")
     if any(panel.conditional for panel in panels):
         lines.append(f"Hollow marks, dotted bars: {CONDITIONAL}.")
-    lines.append("Geometric mean: exp of the mean of ln(speed-up) over the layers drawn, unweighted; no interval.")
+    lines.append(
+        "Geometric mean: exp of the mean of ln(speed-up); a shape counts as often as its network has it; no interval."
+    )
     for machine in in_machine_order(timed):
         lines.append(_missing(machine, [panel for panel in panels if panel.machine == machine], timed, candidate))
     if not timed["recorded"].isna().any():
@@ -211,6 +218,7 @@ def _missing(machine: str, panels: list[Panel], timed: pd.DataFrame, candidate: 
     text = of_layers.not_drawn(own[~own["other"] | (own["role"] == "baseline")], drawn)
     gaps = own[(own["role"] == "baseline") & own["case_id"].isin(drawn) & (own["status"] != "ok")]
     if len(gaps):
+        gaps = gaps.assign(arm=gaps["arm"].map(style.system))
         counts = gaps.drop_duplicates(["case_id", "arm"]).groupby(["arm", "status"]).size()
         labels = style.looks(gaps["arm"])
         gap = ", ".join(f"{labels[arm].label} {count} {status}" for (arm, status), count in counts.items())

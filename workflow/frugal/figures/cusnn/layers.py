@@ -30,17 +30,19 @@ class Group:
 
 
 def of(measurements: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of cuSNN's layers for a metric, with two more columns.
+    """The rows of cuSNN's layers for a metric, with three more columns.
 
-    `depth`: the axis `index`, else the order of the layers' names. `weights`: where the network's weights are from.
+    `depth`: the axis `layer_index`, else the order of the layers' names. `weights`: where the network's are from.
+    `count`: how many layers of the network the case stands for (axis `layers_of_shape`, else 1).
     """
     rows = measurements[
         (measurements["system"] == "cusnn") & (measurements["metric"] == metric) & measurements["layer"].notna()
     ]
     rows = rows.assign(
         network=rows["network"].fillna("any network"),
-        depth=pd.to_numeric(axis(rows, "index")),
+        depth=pd.to_numeric(axis(rows, "layer_index")),
         weights=axis(rows, "weights"),
+        count=pd.to_numeric(axis(rows, "layers_of_shape")).fillna(1),
     )
     by_name = {name: place for place, name in enumerate(sorted(rows["layer"].unique(), key=_natural))}
     return rows.assign(depth=rows["depth"].fillna(rows["layer"].map(by_name)).astype(float))

@@ -79,7 +79,11 @@ def _points(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, str]
         value=("value", "mean"), roofline_s=("roofline_s", "mean"), recorded=("recorded", "first"),
         conditional=("conditional", "any"),
     )  # fmt: skip
-    return joined.assign(value=np.exp(joined["value"]), roofline_s=np.exp(joined["roofline_s"])), regimes
+    joined = joined.assign(
+        value=np.exp(joined["value"]), roofline_s=np.exp(joined["roofline_s"]), arm=joined["arm"].map(style.system)
+    )
+    # Of a library's two layouts the faster one for this layer stands, as its user would choose.
+    return joined.sort_values("value", kind="stable").drop_duplicates(keys), regimes
 
 
 def _regime(rows: pd.DataFrame) -> tuple[str, str]:
@@ -159,7 +163,7 @@ def _notes(points: pd.DataFrame, regimes: dict[str, tuple[str, str]], timed: pd.
         if machine in regimes:
             regime, l2 = regimes[machine]
             own = own[own["regime"].isna() | ((own["regime"] == regime) & (own["l2"].fillna("") == l2))]
-        marks = own.assign(case_id=own["case_id"] + "/" + own["arm"])
+        marks = own.assign(case_id=own["case_id"] + "/" + own["arm"].map(style.system))
         here = points[points["machine"] == machine]
         marks["status"] = marks["status"].replace("ok", "without ceilings or work of the arm")
         text = of_layers.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of case and arm")
