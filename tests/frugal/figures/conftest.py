@@ -1,0 +1,10 @@
+"""One campaign for all figures' tests."""
+
+import invented_campaigns as invented
+import pytest
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory):
+    """A smoke campaign on a CPU beside a recorded one of 96 layers."""
+    return invented.frames(tmp_path_factory.mktemp("both"), recorded=invented.h200)
