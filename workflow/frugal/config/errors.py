@@ -87,7 +87,7 @@ def problems(error: ValidationError, given: dict) -> list[str]:
     for entry in error.errors(include_url=False):
         if entry["type"] == "invalid_key" or entry["loc"][-1] == _KEY:
             key = next(step for step in reversed(entry["loc"]) if step != _KEY)
-            lines[str(entry["loc"])] = f"config: {key}: a key must be text: put it in quotes, or mend its name"
+            lines[str(entry["loc"])] = f"config: {shown(key)}: a key must be text: put it in quotes, or mend its name"
             continue
         path, field, where, owner = _locate(schema, entry["loc"])
         value = _value(given, where)
@@ -108,7 +108,11 @@ def line(path: str, value: Any, problem: str, field: dict) -> str:
 
 def shown(value: Any) -> str:
     """A value on one line, as it could stand in the file, cut where it is long."""
-    text = value if isinstance(value, str) and value else json.dumps(value, default=str, ensure_ascii=False)
+    text = (
+        value
+        if isinstance(value, str) and value and value.isprintable()
+        else json.dumps(value, default=str, ensure_ascii=False)
+    )
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
@@ -130,7 +134,7 @@ def _locate(schema: dict, loc: tuple) -> tuple[str, dict, list, dict]:
         else:
             break
         where.append(step)
-    return ".".join(str(step) for step in where), field, where, owner
+    return ".".join(shown(step) for step in where), field, where, owner
 
 
 def _requirement(path: str, field: dict, loc: tuple, where: list) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frugal import __version__
+from frugal import __version__, hardware
 from frugal.clock import Clock, SystemClock
 
 from .cpu import cpu_record
@@ -53,6 +53,7 @@ def collect(
     gpu = find_gpu("cuda" if kind == "cuda" else "cpu", nvml, driver)
     cpu = cpu_record()
     started = (clock or SystemClock()).now()
+    listed = hardware.lookup(gpu["gpu_name"]) if gpu else None
     git_sha, git_dirty = git_state()
     return Run(
         run_id=new_ulid(started),
@@ -78,6 +79,7 @@ def collect(
         hardware_class="gpu" if gpu else "cpu",
         threads=threads or cpu["cpu_affinity_n"],
         power_regime="locked" if gpu and gpu["clocks_locked"] else "boost",
+        peak_source=listed.source.title if listed else None,
         load_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         controls_passed=True,
         controls_json="{}",
