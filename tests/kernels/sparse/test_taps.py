@@ -1,0 +1,41 @@
+"""The generator's taps against the definition of a convolution, term by term."""
+
+import itertools
+
+import pytest
+
+from kernels.sparse.taps import taps, window
+from kernels.sparse.variant import Variant, parse
+
+
+@pytest.mark.parametrize(("k", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_taps_are_the_terms_of_the_convolution(k, stride):
+    for th, tw in itertools.product(range(1, 9), repeat=2):
+        terms = {
+            (a * stride + r, b * stride + s, a, b, r, s)
+            for a, b, r, s in itertools.product(range(th), range(tw), range(k), range(k))
+        }
+        rows, cols = window(th, tw, k, stride)
+        emitted = [(i, j, *tap) for i in range(rows) for j in range(cols) for tap in taps(i, j, th, tw, k, stride)]
+        assert len(emitted) == len(set(emitted))
+        assert set(emitted) == terms
+
+
+def test_a_variant_is_its_name():
+    variants = [
+        Variant("v3_ballot"),
+        Variant("v3_ballot", th=4, outputs_per_lane=2, skip=False, fetch="row", min_taps=1),
+    ]
+    assert [parse(v.name) for v in variants] == variants
+    assert len({v.name for v in variants}) == 2
+
+
+@pytest.mark.parametrize(("field", "value"), [("rung", "v9"), ("k", 5), ("stride", 3), ("th", 0), ("warps", 33)])
+def test_an_impossible_variant_names_its_field(field, value):
+    with pytest.raises(ValueError, match=f"{field} = .*allowed"):
+        Variant(**{"rung": "v3_ballot", field: value})
+
+
+def test_a_foreign_name_is_refused():
+    with pytest.raises(ValueError, match="no variant"):
+        parse("v3_ballot")
