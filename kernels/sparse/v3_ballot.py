@@ -23,8 +23,12 @@ from kernels.sparse.taps import taps, window
 
 SHARED_BYTES = 48 * 1024 - 64  # static shared memory a block may have, less the ticket's word
 
-PARAMETERS = "x, w, y, slots, tickets, C, H, W, N, Np, tiles_w, tiles, splits, x_batch, y_batch"
-SIGNATURE = ("float32[::1]",) * 4 + ("uint32[::1]",) + ("uint32",) * 10
+# x, packed weights, y, workspace slots, tickets (all flat), then sizes; the batch strides are in elements.
+PARAMETERS = (
+    *((name, "f32*") for name in ("x", "w", "y", "slots")),
+    ("tickets", "u32*"),
+    *((name, "u32") for name in ("C", "H", "W", "N", "Np", "tiles_w", "tiles", "splits", "x_batch", "y_batch")),
+)
 
 
 def window_floats(variant) -> int:
@@ -57,7 +61,7 @@ def chunks(variant) -> list[tuple[int, int, int]]:
 def source(variant) -> str:
     """Python source of the kernel `v3_ballot` for the variant."""
     body = _setup(variant) + _main_loop(variant) + _reduce_warps(variant) + _reduce_splits(variant)
-    head = [f"def v3_ballot({PARAMETERS}):"]
+    head = [f"def v3_ballot({', '.join(name for name, _ in PARAMETERS)}):"]
     floats = variant.warps * 2 * window_floats(variant)
     return PRELUDE.format(name=variant.name, floats=floats) + "\n".join(head + indent(body)) + "\n"
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from kernels.build import KernelSource
+from kernels.sparse import v3_ballot
+
 RUNGS = ("v3_ballot",)
 FETCHES = ("branch", "row")
 
@@ -60,6 +63,17 @@ class Variant:
         return (
             f"{self.rung}_k{self.k}s{self.stride}_t{self.th}x{self.tw}_o{self.outputs_per_lane}_w{self.warps}"
             f"_{'skip' if self.skip else 'dense'}_{self.fetch}_m{self.min_taps}"
+        )
+
+    def source(self) -> KernelSource:
+        """The generated kernel, for `kernels.build.build` or the simulator."""
+        return KernelSource(
+            family="sparse",
+            variant=self.name,
+            entry=self.rung,
+            python_source=v3_ballot.source(self),
+            parameters=v3_ballot.PARAMETERS,
+            threads=self.threads,
         )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numba import cuda
 
-from kernels.sparse import v3_ballot
 from kernels.sparse.pack import pack_weights
 from kernels.sparse.variant import parse
 
@@ -27,8 +26,9 @@ def run(case: dict) -> list[np.ndarray]:
     tiles_w = -(-width // variant.tw)
     tiles = tiles_w * -(-height // variant.th)
     names: dict = {}
-    exec(compile(v3_ballot.source(variant), variant.name, "exec"), names)
-    kernel = cuda.jit(names["v3_ballot"])
+    source = variant.source()
+    exec(compile(source.python_source, variant.name, "exec"), names)
+    kernel = cuda.jit(names[source.entry])
     slots = np.full(images * tiles * groups * splits * wide * variant.th * variant.tw + 1, np.nan, np.float32)
     slots[-1] = GUARD
     tickets = np.zeros(images * tiles * groups + 1, np.uint32)
