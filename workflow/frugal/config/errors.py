@@ -108,11 +108,10 @@ def line(path: str, value: Any, problem: str, field: dict) -> str:
 
 def shown(value: Any) -> str:
     """A value on one line, as it could stand in the file, cut where it is long."""
-    text = (
-        value
-        if isinstance(value, str) and value and value.isprintable()
-        else json.dumps(value, default=str, ensure_ascii=False)
-    )
+    plain = isinstance(value, str) and value != ""
+    text = value if plain else json.dumps(value, default=str, ensure_ascii=False)
+    if not text.isprintable():
+        text = json.dumps(value, default=str)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 
