@@ -133,7 +133,9 @@ def _driver_facts(driver: Any) -> dict | None:
 def _result(answer: tuple) -> Any:
     status, value = answer
     if int(status) != 0:
-        raise FrugalError(f"the CUDA driver refuses to describe the GPU ({status}): check it with nvidia-smi")
+        raise FrugalError(
+            f"the CUDA driver refuses to describe the GPU ({getattr(status, 'name', status)}): check it with nvidia-smi"
+        )
     return value
 
 
