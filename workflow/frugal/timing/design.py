@@ -56,7 +56,7 @@ class Design:
 
     @classmethod
     def of(cls, preset: str, **override: object) -> Design:
-        """The preset `smoke`, `quick`, `sweep` or `headline`, with fields replaced; an override of None keeps the preset's.
+        """The preset (`smoke`, `quick`, `sweep`, `headline`) with fields replaced; an override of None keeps its own.
 
         Raises DesignError (a ValueError) for an unknown preset, an unknown field or a value that cannot be run.
         """

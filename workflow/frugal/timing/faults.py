@@ -1,0 +1,49 @@
+"""From an exception of an arm to the status and reason of its rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from frugal.timing.arms import Unsupported
+
+_PATH = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\]([\w.@+~-]+)")
+_MEMORY = re.compile(r"(?i)(tried to allocate [\d.]+ ?\w+|\d+ bytes)")
+_LONGEST = 200  # characters of a reason: enough for a driver's sentence
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why there is no value: `status` (unsupported, oom, incorrect, failed, …) and a reason of one line."""
+
+    status: str
+    reason: str
+
+
+def fault_of(error: BaseException) -> Fault:
+    """The row's status for an exception raised by an arm, its reason without paths (records refuse those)."""
+    if isinstance(error, Unsupported):
+        return Fault("unsupported", one_line(str(error)) or "unsupported")
+    if isinstance(error, NotImplementedError):
+        return Fault("unsupported", one_line(str(error)) or "not implemented")
+    if _out_of_memory(error):
+        asked = _MEMORY.search(str(error))
+        return Fault("oom", asked.group(1) if asked else one_line(str(error)) or "out of memory")
+    return Fault("failed", f"{type(error).__name__}: {one_line(str(error))}".removesuffix(": "))
+
+
+def one_line(text: str) -> str:
+    """The first line of a message that says something, absolute paths cut to their last part."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    line = _PATH.sub(r"\1", line)
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch's CPU allocator raises a plain RuntimeError, and cuDNN and cuBLAS have words of their own
+    words = ("DefaultCPUAllocator: can't allocate", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
