@@ -1,0 +1,40 @@
+"""Records: every attempted case leaves a row, in Parquet, with what it takes to trust it.
+
+One job writes one file (`write_job`); frugal.aggregate joins them into `runs`, `measurements` and `samples`, and
+frugal.compare adds `comparisons`. Columns and their meanings: frugal.records.columns.
+"""
+
+from frugal.records.canonical import canonical_json, case_id
+from frugal.records.columns import Claim, Comparison, Measurement, RowKey, Run, Sample
+from frugal.records.files import replacing
+from frugal.records.privacy import scrub
+from frugal.records.read import job_files, job_samples, job_table, read, read_job
+from frugal.records.schema import SCHEMA_VERSION, SCHEMAS, RecordError, SchemaMismatch, meanings
+from frugal.records.write import run_from_json, table_of, write_job, write_table
+
+__all__ = [
+    "SCHEMAS",
+    "SCHEMA_VERSION",
+    "Claim",
+    "Comparison",
+    "Measurement",
+    "RecordError",
+    "RowKey",
+    "Run",
+    "Sample",
+    "SchemaMismatch",
+    "canonical_json",
+    "case_id",
+    "job_files",
+    "job_samples",
+    "job_table",
+    "meanings",
+    "read",
+    "read_job",
+    "replacing",
+    "run_from_json",
+    "scrub",
+    "table_of",
+    "write_job",
+    "write_table",
+]

@@ -1,0 +1,83 @@
+"""Whole files or none: written beside, flushed to the disk, renamed; and read with one sentence for a damaged one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from frugal.records.schema import SCHEMA_VERSION, RecordError, SchemaMismatch
+
+VERSION_KEY = b"schema_version"
+TABLE_KEY = b"frugal.table"  # a table's name, or "job"
+RUN_KEY = b"frugal.run"
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends well, and leaves nothing when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    # The rename itself must survive a power cut too.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_parquet(path: str | Path, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
+    """Write a table with our metadata: zstd level 9, dictionary-encoded strings, a checksum a page. Atomic."""
+    table = table.replace_schema_metadata({VERSION_KEY: SCHEMA_VERSION.encode(), **metadata})
+    with replacing(path) as file:
+        pq.write_table(
+            table, file, compression="zstd", compression_level=9, use_dictionary=True, write_page_checksum=True
+        )
+
+
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file of ours, its metadata in `.schema.metadata`, and only some columns where they are named.
+
+    Raises RecordError for a missing, foreign or damaged file and SchemaMismatch for another major version.
+    """
+    path = Path(path)
+    metadata = read_metadata(path)
+    try:
+        table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+    except (pa.ArrowException, OSError) as problem:
+        raise _damaged(path, problem) from problem
+    return table.replace_schema_metadata(metadata)
+
+
+def read_metadata(path: str | Path) -> dict[bytes, bytes]:
+    """The metadata of a file of ours; errors as `read_parquet`."""
+    path = Path(path)
+    if not path.is_file():
+        raise RecordError(f"{path} does not exist: run what makes it first")
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError) as problem:
+        raise _damaged(path, problem) from problem
+    found = metadata.get(VERSION_KEY, b"none").decode()
+    if found.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise SchemaMismatch(found, SCHEMA_VERSION, path)
+    return metadata
+
+
+def _damaged(path: Path, problem: Exception) -> RecordError:
+    why = str(problem).strip().split("\n")[0].rstrip(".")
+    return RecordError(f"{path} is damaged, cut short or no Parquet file ({why}): delete it and run again")
