@@ -23,11 +23,11 @@ NETWORKS = {
 }
 DEFINITIONS = ("torchvision_v1.5", "keras_v1")
 
-__all__ = ["DEFINITIONS", "NETWORKS", "UnknownNetwork", "WeightsError", "build", "preprocess"]
+__all__ = ["DEFINITIONS", "NETWORKS", "UnknownNetwork", "WeightsError", "build"]
 
 
 def build(name: str, definition: str = "torchvision_v1.5", num_classes: int = 1000) -> nn.Module:
-    """Build an untrained network, in training mode as torch does. Input [B, 3, 224, 224] float32, output [B, num_classes].
+    """Build an untrained network, in training mode as torch does: [B, 3, 224, 224] float32 → [B, num_classes] logits.
 
     Raises UnknownNetwork for a name or a definition that is not here.
     """
@@ -38,12 +38,3 @@ def build(name: str, definition: str = "torchvision_v1.5", num_classes: int = 10
     if definition not in DEFINITIONS:
         raise UnknownNetwork(f"definition {definition!r} of {name} is not known: take one of {', '.join(DEFINITIONS)}")
     return NETWORKS[name](definition, num_classes)
-
-
-def preprocess(name: str, definition: str) -> str:
-    """Name the preprocessing that a network's published weights were trained with; it belongs to the weights.
-
-    ``torchvision``: RGB / 255, minus (.485, .456, .406), over (.229, .224, .225); Keras' DenseNets ask for it too.
-    ``keras_caffe``: BGR 0–255 minus (103.939, 116.779, 123.68); Keras' ResNets (keras.applications.imagenet_utils).
-    """
-    return "keras_caffe" if definition == "keras_v1" and name.startswith("resnet") else "torchvision"

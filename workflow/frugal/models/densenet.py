@@ -1,7 +1,7 @@
 """Densely connected networks for 224 × 224 images (G. Huang et al., CVPR 2017, table 1; BC form, growth 32).
 
-Keras' and torchvision's graphs are the same and no convolution has a bias; the definitions differ in batch norm's eps alone
-(``torchvision_v1.5`` 1e-5, ``keras_v1`` 1.001e-5). Parameter names and shapes are torchvision's.
+Keras' and torchvision's graphs are the same and no convolution has a bias; the definitions differ in batch norm's eps
+alone (``torchvision_v1.5`` 1e-5, ``keras_v1`` 1.001e-5). Parameter names and shapes are torchvision's.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Published weight files as state dicts with torchvision's names: what is accepted, and one sentence for what is not."""
+"""Published weight files as state dicts with torchvision's names, and one sentence for a file that cannot be."""
 
 import pickle
 import re
@@ -99,14 +99,15 @@ def _check(path, tensors, missing, name, definition, expected) -> None:
     other = _owner(tensors, missing)
     if other is not None and other != (name, definition):
         raise WeightsError(
-            f"weights file {path.name} holds {other[0]} ({other[1]}), not {name} ({definition}): give the file of {name}, "
-            f"or set network and definition to match"
+            f"weights file {path.name} holds {other[0]} ({other[1]}), not {name} ({definition}): "
+            f"give the file of {name}, or set network and definition to match"
         )
     if lacking or extra:
         parts = [f"lacks {_some(lacking)}"] if lacking else []
         parts += [f"has {_some(extra)} too many"] if extra else []
         raise WeightsError(
-            f"weights file {path.name} does not fit {name} ({definition}): it {' and '.join(parts)}; give the file of {name}"
+            f"weights file {path.name} does not fit {name} ({definition}): it {' and '.join(parts)}; "
+            f"give the file of {name}"
         )
     key = wrong[0]
     raise WeightsError(

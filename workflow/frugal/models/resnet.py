@@ -1,7 +1,7 @@
 """Residual networks for 224 × 224 images, in the two definitions whose weights are published.
 
-* ``torchvision_v1.5``: the stride of a stage stands on its first 3×3 convolution, convolutions have no bias, batch norm has
-  eps 1e-5. Parameter names and shapes are torchvision's, so that its files load unchanged.
+* ``torchvision_v1.5``: the stride of a stage stands on its first 3×3 convolution, convolutions have no bias, batch norm
+  has eps 1e-5. Parameter names and shapes are torchvision's, so that its files load unchanged.
 * ``keras_v1``: as in the paper (K. He et al., CVPR 2016, table 1) and in Keras' applications: the stride stands on the
   first 1×1 convolution of a stage, every convolution has a bias, batch norm has eps 1.001e-5. Parameter names are
   torchvision's here too (frugal.models.keras translates).

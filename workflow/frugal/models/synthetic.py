@@ -1,16 +1,16 @@
 """Random weights that leave as many zeros as trained ones: for a machine with neither network nor mirror.
 
 Convolutions are He-normal (K. He et al., ICCV 2015, eq. 10: variance 2 / fan_in), batch norm has γ = 1, and the running
-statistics are those of one pass over images. The zeros are set by β. Where a ReLU reads a standard normal z + β directly, a
-share s of its output is zero for β = -Φ⁻¹(s). Pre-activations of real images are not quite normal, and some ReLUs read a sum
-with a shortcut or feed a max pooling first; so β is taken as minus the s-quantile of what the pass finds there, which for
-a normal z is the same number.
+statistics are those of one pass over images. The zeros are set by β. Where a ReLU reads a standard normal z + β
+directly, a share s of its output is zero for β = -Φ⁻¹(s). Pre-activations of real images are not quite normal, and some
+ReLUs read a sum with a shortcut or feed a max pooling; so β is taken as minus the s-quantile of what the pass finds
+there, which for a normal z is the same number.
 
-A channel's share s_c is drawn around the layer's target with standard deviation .25 and clipped to [.02, .98]; the centre is
-moved so that the clipped shares still average the target. Targets (target_sparsity.csv) are the input sparsities of Keras'
-DenseNet-169 and -201 and ResNet-50 and -152 (``kind`` measured: on photographs; bn_estimate: Φ(-β/|γ|), where a weight was
-missing). ``borrowed`` rows repeat the nearest layer with the same part in the same stage: of the same network, or at the same
-relative depth of the larger sibling (121 ← 169, 101 ← 152, 18 and 34 ← 50).
+A channel's share s_c is drawn around the layer's target with standard deviation .25 and clipped to [.02, .98]; the
+centre is moved so that the clipped shares still average the target. Targets (target_sparsity.csv) are the input
+sparsities of Keras' DenseNet-169 and -201 and ResNet-50 and -152 (``kind`` measured: on 32 photographs; bn_estimate:
+Φ(-β/|γ|), where a weight was missing). ``borrowed`` rows repeat the nearest layer with the same part in the same stage:
+of the same network, or at the same relative depth of the larger sibling (121 ← 169, 101 ← 152, 18 and 34 ← 50).
 """
 
 import csv
@@ -72,7 +72,7 @@ def targets(network: str) -> dict[str, float]:
 
 
 def channel_shares(target: float, channels: int, random: np.random.Generator) -> np.ndarray:
-    """Draw the share of zeros of each channel: float64 [channels] in [.02, .98] whose mean is the target (so clipped)."""
+    """Draw the share of zeros of each channel: float64 [channels] in [.02, .98] that average the target."""
     spread = random.normal(0.0, SPREAD, channels)
     low, high = -2.0, 3.0
     for _ in range(50):  # bisection: the mean of the clipped shares grows with the centre
@@ -82,12 +82,22 @@ def channel_shares(target: float, channels: int, random: np.random.Generator) ->
 
 
 def _shift(values: Tensor, shares: np.ndarray, random: np.random.Generator) -> Tensor:
-    """Find what to add to each channel of [B, C, H, W] so that its share of values ≤ 0 is shares[c]: float32 [C]."""
+    """Find what to add to each channel of [B, C, H, W] so that its share of values ≤ 0 is near shares[c]: float32 [C].
+
+    Zero falls halfway between two values: where many are equal (what pooling a ReLU's zeros leaves) all of them end on
+    one side, whichever is nearer to the share, and rounding cannot move them across.
+    """
     flat = values.transpose(0, 1).flatten(1)
     if flat.shape[1] > QUANTILE_SAMPLES:
         flat = flat[:, torch.from_numpy(random.integers(0, flat.shape[1], QUANTILE_SAMPLES))]
-    rank = np.clip(np.rint(shares * flat.shape[1]).astype(np.int64) - 1, 0, flat.shape[1] - 1)
-    return -flat.sort(dim=1).values.gather(1, torch.from_numpy(rank)[:, None])[:, 0]
+    rows = flat.contiguous().sort(dim=1).values
+    count = rows.shape[1]
+    wanted = torch.from_numpy(np.clip(np.rint(shares * count), 1, count).astype(np.int64))[:, None]
+    value = rows.gather(1, wanted - 1)
+    below, through = torch.searchsorted(rows, value), torch.searchsorted(rows, value, right=True)
+    zeros = torch.where(wanted - below < through - wanted, below, through)
+    ends = torch.cat([rows[:, :1] - 1, rows, rows[:, -1:] + 1], 1)
+    return -(ends.gather(1, zeros) + ends.gather(1, zeros + 1))[:, 0] / 2
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ class ConvSite:
     relu_call: int | None
     """The last call of a ReLU before it, counted from 0 in the order of the pass; null before the first."""
     norm: str | None
-    """The batch norm called last before that ReLU. A constant added to a channel of its output is added to the ReLU's input."""
+    """The batch norm called last before that ReLU: what is added to its output is added to the ReLU's input."""
     direct: bool
     """Whether nothing stands between that batch norm, the ReLU and the convolution (no sum, no pooling)."""
     pooled: nn.MaxPool2d | None
@@ -71,16 +71,15 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int, int] = (1, 3, 224,
         def hook(module, args, output):
             nonlocal conv_output, conv_name
             conv_output, conv_name = output, name
-            sites[name] = dict(
-                name=name,
-                conv=module,
-                input_shape=tuple(args[0].shape),
-                output_shape=tuple(output.shape),
-                relu_call=calls - 1 if calls else None,
-                norm=relu_norm,
-                direct=direct and args[0] is relu_output,
-                pooled=pool,
-            )
+            sites[name] = {
+                "conv": module,
+                "input_shape": tuple(args[0].shape),
+                "output_shape": tuple(output.shape),
+                "relu_call": calls - 1 if calls else None,
+                "norm": relu_norm,
+                "direct": direct and args[0] is relu_output,
+                "pooled": pool,
+            }
 
         return hook
 
@@ -103,4 +102,4 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int, int] = (1, 3, 224,
         for module, mode in training.items():
             module.training = mode
     in_order = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
-    return [ConvSite(**sites[name], norm_after=norms_after.get(name)) for name in in_order]
+    return [ConvSite(name=name, **sites[name], norm_after=norms_after.get(name)) for name in in_order]

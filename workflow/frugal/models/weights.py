@@ -1,12 +1,12 @@
-"""A network's weights as one file: read from what was published, checked, completed, written as float32 safetensors.
+"""A network's weights as one file: read from what was published, checked, completed, kept as float32 safetensors.
 
-`convert` writes ``<out>.safetensors`` with the whole state dict (torchvision's names and shapes) and ``<out>.json`` that says
-where it comes from (`WeightsInfo`); `load_network` reads both. Sources:
+`convert` writes ``<out>.safetensors`` with the whole state dict (torchvision's names and shapes) and ``<out>.json``
+that says where it comes from (`WeightsInfo`); `load_network` reads both. Sources:
 
-* torchvision's ``.pth`` (also its older spelling ``denselayer1.norm.1``) and any ``.safetensors`` with torchvision's names;
+* torchvision's ``.pth`` (also its older spelling ``denselayer1.norm.1``) and any ``.safetensors`` with its names;
 * ``.safetensors`` with Keras' names (frugal.models.keras), float16 or float32. Layers that its metadata lists under
-  ``missing`` are drawn He-normal with a fixed seed and named in ``drawn``; the batch norms behind them keep γ and β, and
-  take their running statistics from the images (those in the file belong to the weights that are missing);
+  ``missing`` are drawn He-normal (biases 0) with a fixed seed and named in ``drawn``; the batch norms behind them keep
+  γ and β, and take their running statistics from the images (those in the file belong to the weights that are missing);
 * none: `synthetic` weights.
 """
 
@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from frugal.models import build, preprocess
+from frugal.config import preprocess
+from frugal.models import build
 from frugal.models.errors import WeightsError
 from frugal.models.read import published, shapes
 from frugal.models.synthetic import CALIBRATION_IMAGES, draw, recalibrate, synthetic, targets
@@ -45,7 +46,7 @@ class WeightsInfo:
     source_sha256: str | None
     """Hash of the source file; null for random weights."""
     preprocess: str
-    """``torchvision`` or ``keras_caffe``: what its images need (frugal.models.preprocess)."""
+    """``torchvision`` or ``keras_caffe``: what its images need (frugal.config.preprocess)."""
     drawn: tuple[str, ...]
     """Tensors that the source lacks and that were drawn; empty for random weights, where all are."""
     recalibrated: tuple[str, ...]
@@ -76,8 +77,8 @@ def convert(
 ) -> WeightsInfo:
     """Write ``<out>`` (.safetensors) and its .json from a published file, or synthetic weights for source None.
 
-    images: [B, 3, H, W] float32 with the preprocessing that `frugal.models.preprocess` names, at least 8 of them are
-    sensible; needed for synthetic weights and where convolutions are missing. seed: of synthetic weights alone.
+    images: [B, 3, H, W] float32 with the preprocessing that `frugal.config.preprocess` names, of which the
+    first 16 are used; needed for synthetic weights and where convolutions are missing. seed: of synthetic weights.
     The same inputs give the same bytes on one machine with one number of threads.
     """
     out = Path(out)
