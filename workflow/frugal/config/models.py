@@ -13,13 +13,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 Preset = Literal["smoke", "quick", "sweep", "headline"]
 Regime = Literal["cold", "hot", "graph", "graph_rotated", "wall"]
 System = Literal["cusnn"]
-Network = Literal[
-    "densenet121", "densenet169", "densenet201", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"
-]
+Network = Literal["densenet121", "densenet169", "densenet201", "resnet50", "resnet101", "resnet152"]
 Definition = Literal["torchvision_v1.5", "keras_v1"]
 Baseline = Literal[
-    "cudnn_fp32", "cudnn_tf32", "cudnn_fp16_cl", "onednn_fp32", "gemm_fp32", "dense_twin", "torch_compile"
-]
+    "cudnn_fp32", "cudnn_fp32_cl", "cudnn_tf32", "cudnn_tf32_cl", "cudnn_fp16_cl",
+    "onednn_fp32", "onednn_fp32_cl", "gemm_fp32",
+]  # fmt: skip
+Ours = Literal["sparse", "dense_twin", "v2_dense", "v1_naive"]
 # What NVVM of CUDA 13 can target.
 Capability = Literal["7.5", "8.0", "8.6", "8.7", "8.8", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"]
 
@@ -77,12 +77,6 @@ class DeviceLabel(Section):
     kind: Literal["auto", "cpu", "cuda"] = Field("auto", examples=["cpu"])
     """What measures: `auto` takes the first visible NVIDIA GPU and, where there is none, the CPU."""
 
-    slurm_partition: NonEmpty | None = Field(None, examples=["gpu"])
-    """The cluster partition that the jobs of this label go to; null: the profile's."""
-
-    constraint: NonEmpty | None = Field(None, examples=["a100"])
-    """The node feature that the jobs of this label ask for, where a partition mixes machines; null: none."""
-
 
 class Container(Section):
     """The container in which jobs run when Snakemake is called with `--sdm apptainer`."""
@@ -112,10 +106,10 @@ class Timing(Section):
     """The longest time of a block, in seconds. A slow implementation still gets three samples."""
 
     margin_kernel: Annotated[float, Field(gt=0, lt=1)] = Field(0.01, examples=[0.01])
-    """Two kernels or layers within this fraction of each other are called the same (in `quick` 0.05)."""
+    """Two kernels or layers within this fraction of each other are called the same; in `quick` at least 0.05."""
 
     margin_end_to_end: Annotated[float, Field(gt=0, lt=1)] = Field(0.02, examples=[0.02])
-    """The same for whole networks, training steps and searches."""
+    """The same for whole networks, training steps and searches; in `quick` at least 0.05."""
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(1, examples=[1])
     """The campaign's seed: inputs and the order of cases and implementations follow from it."""
@@ -133,36 +127,11 @@ class Timing(Section):
     threads: Positive | None = Field(None, examples=[8])
     """CPU threads of a timing job; null: all cores that the job has."""
 
-    affinity: _list_of(Annotated[int, Field(ge=0)]) | None = Field(None, examples=[[0, 1]])
-    """CPU numbers that a timing job is bound to; null: the affinity is recorded and left alone."""
-
     case_timeout_s: Annotated[float, Field(gt=0)] | None = Field(None, examples=[120.0])
     """The longest time of one implementation of one case, in seconds; null: 20 in `smoke`, else 120."""
 
-    first_call_timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, examples=[600.0])
-    """The longest time of a first call (compilation, autotuning), in seconds; it does not count in `case_timeout_s`."""
-
     cooldown_s: Annotated[float, Field(ge=0)] = Field(0.0, examples=[10.0])
     """Rest before each session, in seconds, so that one session's heat is not the next one's."""
-
-    energy: bool | None = Field(None, examples=[False])
-    """Whether energy is measured; null: on a GPU from `quick` on."""
-
-    energy_span_s: Annotated[float, Field(gt=0)] = Field(5.0, examples=[5.0])
-    """The span of one energy measurement, in seconds. The counter ticks every 0.1 s: 5 s keep its error below 0.1 %."""
-
-    poll_s: Annotated[float, Field(gt=0)] = Field(0.05, examples=[0.05])
-    """The period at which clocks, power and temperature are read, in seconds."""
-
-    discard_clock_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.75, examples=[0.75])
-    """A sample taken below this fraction of the session's settled clock is kept and not counted: the device was being
-    slowed down."""
-
-    clock_shift_min: Annotated[float, Field(gt=0, lt=1)] = Field(0.002, examples=[0.002])
-    """If the clocks of two implementations differ by more than this fraction, a verdict must also hold in cycles."""
-
-    force: bool = Field(False, examples=[True])
-    """Lets `headline` run on a CPU, which takes days and whose numbers are for shape only."""
 
 
 class Data(Section):
@@ -206,11 +175,24 @@ class Cusnn(Section):
     layers: Literal["distinct", "all"] = Field("distinct", examples=["all"])
     """`distinct`: each shape once; `all`: each layer with its own input."""
 
+    ours: _list_of(Ours) = Field(["sparse", "dense_twin", "v2_dense", "v1_naive"], examples=[["sparse", "dense_twin"]])
+    """Which of our kernels are measured: `sparse` skips zeros, `dense_twin` is the same code without skipping, the other
+    two are the steps of the ladder before it (on a GPU)."""
+
     baselines: _list_of(Baseline, at_least=0) = Field(
-        ["cudnn_fp32", "cudnn_tf32", "cudnn_fp16_cl", "onednn_fp32", "gemm_fp32", "dense_twin"],
-        examples=[["cudnn_fp32", "dense_twin"]],
+        [
+            "cudnn_fp32",
+            "cudnn_fp32_cl",
+            "cudnn_tf32",
+            "cudnn_tf32_cl",
+            "cudnn_fp16_cl",
+            "onednn_fp32",
+            "onednn_fp32_cl",
+        ],
+        examples=[["cudnn_fp32", "cudnn_tf32"]],
     )
-    """What ours is measured beside. One that the machine does not have leaves a row that says so."""
+    """What ours is measured beside, as far as the machine has it: cuDNN on a GPU, oneDNN on a CPU. `_cl`: channels-last;
+    `gemm_fp32`: one matrix product, a stand-in for the algorithms that the paper allowed cuDNN."""
 
     regimes: _list_of(Regime) | None = Field(None, examples=[["graph"]])
     """The regimes of this system; null: those of `timing.regimes`."""

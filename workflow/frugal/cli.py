@@ -1,0 +1,86 @@
+"""The console command `frugal`: what takes options. What does not is a target of the workflow."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from frugal import __version__
+from frugal.errors import FrugalError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status. A FrugalError ends in one sentence on standard error and status 1."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.call(arguments)
+    except FrugalError as problem:
+        print(f"frugal: {problem}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="frugal", description="Tools beside the workflow (snakemake --cores all figures)."
+    )
+    parser.add_argument("--version", action="version", version=f"frugal {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    convert = commands.add_parser(
+        "image-to-bin",
+        help="convert photographs to a .bin that networks read",
+        description="Convert PNG and JPEG images, or folders of them, to one float32 NCHW file with a manifest.",
+    )
+    convert.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="an image, or a folder of images")
+    convert.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.bin", help="the file to write")
+    convert.add_argument(
+        "--preprocess",
+        choices=["torchvision", "keras_caffe", "none"],
+        default="torchvision",
+        help="what the network's weights expect (default: %(default)s)",
+    )
+    convert.add_argument("--size", type=int, default=224, help="height and width in pixels (default: %(default)s)")
+    convert.add_argument("--resize", type=int, default=256, help="shorter side before the crop (default: %(default)s)")
+    convert.add_argument(
+        "--fit", choices=["crop", "pad"], default="crop", help="centre crop, or pad (default: %(default)s)"
+    )
+    convert.add_argument("--limit", type=int, default=None, metavar="N", help="take the first N images only")
+    convert.set_defaults(call=_image_to_bin)
+
+    refresh = commands.add_parser(
+        "refresh",
+        help="forget what is no longer true of this machine",
+        description="Remove results/device/*.json where the machine has changed, and data/availability.json where "
+        "published files can be had that could not, so that the next run looks again.",
+    )
+    refresh.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="default: %(default)s")
+    refresh.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+    refresh.set_defaults(call=_refresh)
+    return parser
+
+
+def _image_to_bin(arguments: argparse.Namespace) -> int:
+    from frugal.data.image_to_bin import image_to_bin
+
+    report = image_to_bin(
+        arguments.images,
+        arguments.out,
+        size=arguments.size,
+        resize=arguments.resize,
+        preprocess=arguments.preprocess,
+        fit=arguments.fit,
+        limit=arguments.limit,
+    )
+    for outcome in report.outcomes:
+        print(f"{outcome.path}: {outcome.outcome}" + (f" ({outcome.reason})" if outcome.reason else ""))
+    return report.exit_status
+
+
+def _refresh(arguments: argparse.Namespace) -> int:
+    from frugal import refresh
+
+    for line in refresh.stale(arguments.configfile, arguments.results, Path("data")):
+        print(line)
+    return 0

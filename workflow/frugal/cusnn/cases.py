@@ -1,0 +1,119 @@
+"""The cases of experiment `layers`: each 3×3 convolution of the configured networks, on its own real input.
+
+A case's inputs are activations of real photographs, taken once with one forward pass; every phase of a session
+(verify, warm, timed, recheck) draws its images from a quarter of its own, so that an answer kept from an earlier phase
+cannot be right by chance. Where there are fewer images than that needs, the phases share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from frugal.cusnn.sparsity import ConvLayer, conv_layers, layer_inputs
+from frugal.errors import FrugalError
+from frugal.models.weights import RANDOM, WeightsInfo
+from frugal.timing import Case, Inputs, Reference
+
+PHASES = ("verify", "warm", "timed", "recheck")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution with its weights and the inputs that reach it.
+
+    `weight`: [N, C, k, k] float32; `inputs`: [images, C, H, W] float32, both on the session's device; `count`: how many
+    layers of the network have this shape (1 where each layer is a case of its own).
+    """
+
+    conv: ConvLayer
+    weight: Tensor
+    inputs: Tensor
+    count: int
+
+    @property
+    def sparsity(self) -> float:
+        """Share of exact zeros in the inputs."""
+        return (self.inputs == 0).double().mean().item()
+
+
+def layers(model: torch.nn.Module, images: Tensor, selection: str, device: torch.device) -> list[Layer]:
+    """The 3×3 stride-1 convolutions of a network with their inputs on `images` [B, 3, H, W] float32.
+
+    selection `all`: every one; `distinct`: of each shape the one whose input has the median sparsity.
+    """
+    chosen = [layer for layer in conv_layers(model, (1, *images.shape[1:])) if layer.k == 3 and layer.stride == 1]
+    inputs = layer_inputs(model, images, [layer.name for layer in chosen])
+    groups: dict[object, list[ConvLayer]] = {}
+    for layer in chosen:
+        shape = (layer.C, layer.H, layer.W, layer.N)
+        groups.setdefault(shape if selection == "distinct" else layer.name, []).append(layer)
+    found = []
+    for group in groups.values():
+        by_zeros = sorted(group, key=lambda layer: (inputs[layer.name] == 0).sum().item())
+        conv = by_zeros[len(by_zeros) // 2]
+        weight = model.get_submodule(conv.name).weight.detach()
+        found.append(Layer(conv, weight.to(device), inputs[conv.name].to(device), len(group)))
+    return found
+
+
+def case(layer: Layer, info: WeightsInfo, batch: int, dataset: str, dataset_sha256: str) -> Case:
+    """One layer at one batch size as a timing case. Raises FrugalError where there are fewer images than the batch."""
+    conv = layer.conv
+    if len(layer.inputs) < batch:
+        raise FrugalError(
+            f"cusnn.batch_sizes has {batch}, but there are {len(layer.inputs)} images, and a batch repeats none: "
+            "give more images (data.images) or a smaller batch"
+        )
+    columns = {
+        "n": batch, "c": conv.C, "h": conv.H, "w": conv.W, "k": conv.N, "r": conv.k, "s": conv.k,
+        "stride": conv.stride, "pad": conv.pad, "groups": 1,
+        "dataset": dataset, "dataset_sha256": dataset_sha256,
+        "sparsity_measured": layer.sparsity, "sparsity_pattern": "real",
+        "flop_dense_equiv": 2.0 * batch * conv.macs,
+    }  # fmt: skip
+    axes = {
+        "network": info.network, "definition": info.definition, "layer": conv.name, "layer_index": conv.index,
+        "layers_of_shape": layer.count, "weights": "random" if info.origin == RANDOM else "trained",
+        "batch": batch, "c": conv.C, "h": conv.H, "w": conv.W, "k": conv.N, "r": conv.k, "stride": conv.stride,
+    }  # fmt: skip
+
+    def inputs(seed: int, phase: str) -> Inputs:
+        pool = images_of(phase, len(layer.inputs), batch)
+        picked = np.random.default_rng(seed).choice(pool, size=batch, replace=False)
+        return {"x": layer.inputs[torch.from_numpy(np.sort(picked))].clone(), "w": layer.weight.clone()}
+
+    return Case(
+        system="cusnn",
+        experiment="layers",
+        axes=axes,
+        inputs=inputs,
+        reference=lambda given: reference(given["x"], given["w"], conv),
+        network=info.network,
+        layer=conv.name,
+        columns=columns,
+    )
+
+
+def images_of(phase: str, images: int, batch: int) -> Sequence[int]:
+    """The images that a phase draws from: a quarter of its own where a quarter holds a batch, else all of them."""
+    quarter = images // len(PHASES)
+    if quarter < batch:
+        return np.arange(images)
+    start = PHASES.index(phase) * quarter
+    return np.arange(start, start + quarter)
+
+
+def reference(x: Tensor, w: Tensor, conv: ConvLayer) -> Reference:
+    """The convolution in float64, and the same of the absolute values (for the a-priori bound)."""
+    x64, w64 = x.double(), w.double()
+    options = {"stride": conv.stride, "padding": conv.pad}
+    return Reference(
+        y=torch.nn.functional.conv2d(x64, w64, **options),
+        s=torch.nn.functional.conv2d(x64.abs(), w64.abs(), **options),
+        terms=conv.C * conv.k * conv.k,
+    )

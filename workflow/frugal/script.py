@@ -1,0 +1,106 @@
+"""What every Snakemake job does around its one library call: log, threads, errors, and dying with its parent.
+
+Used by workflow/scripts only; the library below never imports snakemake. A script reads
+
+    from frugal.script import job
+
+    with job(snakemake) as say:
+        from frugal.data import download      # heavy imports inside: the threads are set by now
+        download.fetch(...)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from frugal.errors import FrugalError
+
+FAILED = "error: "  # the first word of a failed job's last log line; `failures` looks for it
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+PR_SET_PDEATHSIG = 1
+
+
+@contextlib.contextmanager
+def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
+    """Run one job: output goes to its log file, progress also to the terminal, a FrugalError ends in one sentence.
+
+    Yields ``say(line)``, which writes a line of progress to the log and to the terminal.
+    """
+    die_with_parent()
+    for name in THREAD_VARIABLES:
+        os.environ[name] = str(snakemake.threads)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(snakemake.log[0], "w", buffering=1) as log, _redirected(log):
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+            print(f"{snakemake.rule}: {line}", file=terminal, flush=True)
+
+        try:
+            yield say
+        except FrugalError as problem:
+            print(FAILED + str(problem), flush=True)
+            raise SystemExit(1) from None
+        except OSError as problem:
+            print(FAILED + _os_sentence(problem), flush=True)
+            raise SystemExit(1) from None
+        except Exception as problem:
+            traceback.print_exc()
+            print(
+                f"{FAILED}{type(problem).__name__}: {problem} (this is a fault of frugal, not of your input)",
+                flush=True,
+            )
+            raise SystemExit(1) from None
+
+
+def failures(folder: Path, since: float) -> list[tuple[Path, str]]:
+    """The logs below ``folder`` written after ``since`` (epoch seconds) that end in a failure, oldest first."""
+    found = []
+    for log in folder.rglob("*.log"):
+        if log.stat().st_mtime < since:
+            continue
+        lines = log.read_text(errors="replace").rstrip().rsplit(f"\n{FAILED}", 1)
+        if lines[-1].startswith(FAILED) or len(lines) == 2:
+            found.append((log.stat().st_mtime, log, lines[-1].removeprefix(FAILED).splitlines()[0]))
+    return [(log, cause) for _, log, cause in sorted(found)]
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when Snakemake dies, so that no ghost measures beside the next run (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _redirected(log: TextIO) -> Iterator[None]:
+    """Send file descriptors 1 and 2 to the log, so that libraries and child processes write there too."""
+    saved = os.dup(1), os.dup(2)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+
+
+def _os_sentence(problem: OSError) -> str:
+    where = problem.filename or "a file"
+    advice = {
+        28: "the disk is full: make room and run the same command again, finished work is kept",
+        30: "the file system is read-only: run in a folder that you may write to",
+        13: "permission denied: run in a folder that you may write to",
+    }.get(problem.errno or 0, "")
+    return f"{where}: {problem.strerror or problem}" + (f" ({advice})" if advice else "")

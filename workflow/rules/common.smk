@@ -1,0 +1,148 @@
+# The functions that rules share. No rule stands here, and no function stands beside a rule. Nothing here looks at the
+# machine: parameters that depend on it would differ between a cluster's head node and its jobs and rerun everything.
+import json
+import os
+import time
+
+from snakemake.exceptions import WorkflowError
+
+# The library is found beside this file, so that the workflow also runs as a module and without an installation. Jobs
+# are children of this process, or of one that parses this file again on its node, and so inherit the variable.
+REPOSITORY = Path(workflow.current_basedir).parent.parent
+LIBRARY = [str(REPOSITORY / "workflow"), str(REPOSITORY)]
+sys.path[:0] = [folder for folder in LIBRARY if folder not in sys.path]
+os.environ["PYTHONPATH"] = os.pathsep.join([*LIBRARY, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+from frugal import config as campaign
+from frugal import script
+from frugal.cusnn.builds import builds
+from frugal.data import choose
+from frugal.data import sources as data_sources
+from frugal.errors import FrugalError
+from frugal.provenance import new_ulid, source_hash
+
+STARTED = time.time()
+os.environ.setdefault("FRUGAL_CAMPAIGN_ID", new_ulid())
+
+try:
+    CONFIG = campaign.load(config)
+    SOURCES = data_sources.load()
+except FrugalError as problem:
+    raise WorkflowError(str(problem)) from None
+
+NETWORKS = sorted({case.network for case in campaign.expand(CONFIG)})
+SESSIONS = campaign.sessions(CONFIG)
+LABELS = sorted(CONFIG.devices)
+RAW = f"<results>/raw/{CONFIG.preset}"
+CUSNN_FIGURES = ["cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline"]
+FIGURES = CUSNN_FIGURES if "cusnn" in CONFIG.systems else []
+
+
+# ---- data ------------------------------------------------------------------------------------------------------------
+
+
+def weight_sources(network):
+    """The published weights of a network, best first; none where the user has weights or wants synthetic ones."""
+    return choose.weight_files(SOURCES, network, CONFIG.cusnn.definition) if CONFIG.cusnn.weights == "auto" else []
+
+
+def image_sources():
+    """The published image sets, best first; none where the user has images."""
+    return [] if CONFIG.data.images else choose.image_files(SOURCES)
+
+
+def source_files():
+    """The files of data/sources.yaml that this campaign would use, whether or not they can be had."""
+    return sorted({*image_sources(), *(name for network in NETWORKS for name in weight_sources(network))})
+
+
+def downloaded(names):
+    """The first of the files that the probe found, as the path of its download; none: what stands in is used."""
+    with checkpoints.sources.get().output[0].open() as file:
+        found = json.load(file)
+    return [f"data/downloads/{name}" for name in names if found[name]["where"] != "none"][:1]
+
+
+def weights_input(wildcards):
+    """The file that a network's weights are made of: the user's own, a download, or none (synthetic weights)."""
+    if CONFIG.cusnn.weights in ("auto", "synthetic"):
+        return downloaded(weight_sources(wildcards.network))
+    return [choose.own_weights(CONFIG.cusnn.weights, SOURCES, wildcards.network, CONFIG.cusnn.definition)]
+
+
+def images_input(wildcards):
+    """The user's images, a download, or none (the photographs that the Python packages ship)."""
+    return [CONFIG.data.images] if CONFIG.data.images else downloaded(image_sources())
+
+
+def bin_of(network):
+    """The image file with the preprocessing that belongs to a network's weights."""
+    return f"data/bins/{campaign.preprocess(network, CONFIG.cusnn.definition)}.bin"
+
+
+def weights_of(network):
+    """A network's weights, converted."""
+    return f"data/weights/{network}-{CONFIG.cusnn.definition}.safetensors"
+
+
+# ---- kernels ---------------------------------------------------------------------------------------------------------
+
+
+def kernel_reports(wildcards):
+    """The kernels that a machine's session needs, as their reports: known once the machine is."""
+    with checkpoints.device.get(label=wildcards.label).output[0].open() as file:
+        device = json.load(file)
+    return [
+        f"<results>/kernels/sparse/{variant}.sm_{capability.replace('.', '')}.json"
+        for variant, capability in builds(CONFIG.preset, CONFIG.kernels.capabilities, device)
+    ]
+
+
+# ---- timing ----------------------------------------------------------------------------------------------------------
+
+
+def device_key(wildcards, input):
+    """Which machine a session is for, so that a result is never taken for another machine's."""
+    with open(input.device) as file:
+        return json.load(file)["device_key"]
+
+
+def timing_threads(wildcards):
+    """A timing job has the machine to itself: all cores that Snakemake was given."""
+    return CONFIG.timing.threads or workflow.cores or 1
+
+
+# ---- records and figures ---------------------------------------------------------------------------------------------
+
+
+def raw_files():
+    """Every file of rows that this campaign makes."""
+    return [
+        *expand(f"{RAW}/{{label}}/cusnn/sparsity/{{network}}.parquet", label=LABELS, network=NETWORKS),
+        *expand(f"{RAW}/{{label}}/cusnn/bench_layer/session-{{k}}.parquet", label=LABELS, k=range(SESSIONS)),
+    ]
+
+
+def recorded_files():
+    """The tables of the recorded campaigns that the configuration names and this copy of the project holds."""
+    folders = [REPOSITORY / "results" / "recorded" / name for name in CONFIG.recorded]
+    return sorted(str(path) for folder in folders for path in folder.glob("*.parquet"))
+
+
+def figure_files(names):
+    return expand("<results>/figures/{name}.{format}", name=names, format=["png", "svg", "pdf"])
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+
+def tell_failures():
+    """After a failed run: the cause of each failure, its log, and what to type next."""
+    found = script.failures(Path("logs"), STARTED)
+    for path, cause in found:
+        print(f"\n{path}\n    {cause}", file=sys.stderr)
+    print(
+        f"\n{len(found) or 'Some'} job(s) failed; their causes are above and in the logs. Finished work is kept: mend the"
+        " cause and run the same command again.",
+        file=sys.stderr,
+    )

@@ -1,0 +1,23 @@
+# From generated Numba-CUDA source to PTX and a cubin, with a report of registers, spills and shared memory beside them.
+
+
+rule build_kernel:
+    output:
+        multiext("<results>/kernels/{family}/{variant}.sm_{capability}", ".json", ".cubin", ".ptx"),
+    log:
+        "<logs>/build_kernel/{family}/{variant}.sm_{capability}.log",
+    benchmark:
+        "<benchmarks>/build_kernel/{family}/{variant}.sm_{capability}.jsonl"
+    wildcard_constraints:
+        capability=r"\d{2,3}",
+    cache: True
+    conda:
+        "../../envs/kernels.yaml"
+    resources:
+        mem_mb=1500,
+    params:
+        source=source_hash("kernels.build", "kernels.sparse"),
+    message:
+        "building {wildcards.family} kernel {wildcards.variant} for compute capability {wildcards.capability}"
+    script:
+        "../scripts/build_kernel.py"

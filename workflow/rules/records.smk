@@ -1,0 +1,43 @@
+# From one file a job to the tables that everybody reads.
+
+
+rule aggregate:
+    input:
+        raw_files(),
+    output:
+        runs="<results>/runs.parquet",
+        measurements="<results>/measurements.parquet",
+        samples="<results>/samples.parquet",
+    log:
+        "<logs>/aggregate.log",
+    benchmark:
+        "<benchmarks>/aggregate.jsonl"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        source=source_hash("frugal.aggregate"),
+    message:
+        "aggregating the rows of all jobs"
+    script:
+        "../scripts/aggregate.py"
+
+
+rule compare:
+    input:
+        measurements=rules.aggregate.output.measurements,
+        samples=rules.aggregate.output.samples,
+    output:
+        "<results>/comparisons.parquet",
+    log:
+        "<logs>/compare.log",
+    benchmark:
+        "<benchmarks>/compare.jsonl"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        margins=campaign.margins(CONFIG),
+        source=source_hash("frugal.compare"),
+    message:
+        "comparing ours with every baseline"
+    script:
+        "../scripts/compare.py"

@@ -1,0 +1,11 @@
+"""Join the rows of all jobs into three tables."""
+
+from frugal.script import job
+
+with job(snakemake) as say:
+    from pathlib import Path
+
+    from frugal.aggregate import aggregate
+
+    report = aggregate(snakemake.input, Path(snakemake.output.runs).parent, keep_hashes=None)
+    say(report.summary)

@@ -1,0 +1,25 @@
+"""One timing session over the convolution layers of the configured networks."""
+
+from frugal.script import job
+
+with job(snakemake) as say:
+    import os
+
+    from frugal import config
+    from frugal.cusnn import bench_layer
+
+    bench_layer.session(
+        preset=snakemake.params.preset,
+        timing=snakemake.params.timing,
+        cusnn=snakemake.params.cusnn,
+        weights=snakemake.input.weights,
+        images=snakemake.input.images,
+        kernels=snakemake.input.kernels,
+        device=snakemake.input.device,
+        session=int(snakemake.wildcards.session),
+        threads=snakemake.threads,
+        config_json=config.record_json(config.load(snakemake.config)),
+        campaign_id=os.environ.get("FRUGAL_CAMPAIGN_ID"),
+        out=snakemake.output[0],
+        say=say,
+    )

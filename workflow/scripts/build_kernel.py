@@ -1,0 +1,18 @@
+"""Build one kernel variant for one compute capability."""
+
+from frugal.script import job
+
+with job(snakemake) as say:
+    import importlib
+    from pathlib import Path
+
+    from kernels.build import build
+
+    family = importlib.import_module(f"kernels.{snakemake.wildcards.family}")
+    digits = snakemake.wildcards.capability
+    report = build(
+        family.Variant.parse(snakemake.wildcards.variant).source(),
+        f"{digits[:-1]}.{digits[-1]}",
+        Path(snakemake.output[0]).with_suffix(""),
+    )
+    say(f"{snakemake.wildcards.variant}: {report.registers} registers, {report.local_bytes} bytes of local memory")
