@@ -267,7 +267,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, images):
 def test_synthetic_weights_need_finite_images(tmp_path, images):
     with pytest.raises(WeightsError, match="needs images of shape"):
         weights.convert(None, NAME, DEFINITION, None, tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match="needs images of shape .* got shape"):
+    with pytest.raises(WeightsError, match=r"needs images of shape .* got shape"):
         weights.convert(None, NAME, DEFINITION, images[0], tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match="must be finite"):
         weights.convert(None, NAME, DEFINITION, images * torch.nan, tmp_path / "a.safetensors")
