@@ -29,8 +29,8 @@ from frugal.errors import FrugalError
 
 from kernels import cubin
 
-# Kind -> (Numba scalar type, torch and numpy dtype name, bytes of an element); a * marks a flat array of it.
-SCALARS = {"f32": ("float32", "float32", 4), "i32": ("int32", "int32", 4), "u32": ("uint32", "uint32", 4)}
+# Kind -> dtype, by the name that Numba, NumPy and torch all give it, 4 bytes each; a * marks a flat array of it.
+SCALARS = {"f32": "float32", "i32": "int32", "u32": "uint32"}
 KINDS = (*SCALARS, *(f"{kind}*" for kind in SCALARS))
 ARRAY_WORDS = 7  # 64-bit words of a 1-D array in Numba's ABI: meminfo, parent, items, item size, data, shape, stride
 MAX_THREADS = 1024
@@ -44,9 +44,11 @@ class BuildError(FrugalError, ValueError):
 class KernelSource:
     """A kernel before it is compiled: the text and what a build and a launch must know of it.
 
-    `python_source` is a complete module: it imports what it uses (`from numba import config, cuda, float32, uint32`) and
-    defines the function `entry`, undecorated. The same text runs in Numba's simulator, where `config.ENABLE_CUDASIM` is
-    true: there the module binds the warp intrinsics that the simulator lacks (ballot, warp barrier) to emulations.
+    `python_source` is a complete module: it imports what it uses (`from numba import config, cuda, float32, uint32`)
+    and defines the function `entry`, undecorated. The same text runs in Numba's simulator, where
+    `config.ENABLE_CUDASIM` is true: there the module binds the warp intrinsics that the simulator lacks (ballot, warp
+    barrier) to emulations. It calls no further function of its own on a GPU: Numba compiles a callee only for a device
+    that is there.
     """
 
     family: str
@@ -121,12 +123,12 @@ class BuildReport:
     fastmath: bool
     registers: int
     """Registers a thread."""
-    stack_bytes: int
+    local_bytes: int
     """Local memory a thread: spilled registers and arrays that the compiler could not keep in registers."""
     spill_store_bytes: int | None
     spill_load_bytes: int | None
     shared_bytes: int
-    """Static shared memory a block."""
+    """Static shared memory a block; from capability 9.0 on with the 1024 bytes that the system keeps there."""
     constant_bytes: int
     """Constant memory, the parameter block included."""
     instructions: int
@@ -143,8 +145,9 @@ class BuildReport:
 def build(source: KernelSource, capability: str, prefix: str | Path) -> BuildReport:
     """Writes `<prefix>.ptx`, `<prefix>.cubin` and `<prefix>.json` for one compute capability, such as "9.0".
 
-    The same source and tools give the same bytes, in any process and after any other build. The report is written last, so a
-    report means that all three are there. Raises BuildError for an unknown capability or a source that does not compile.
+    The same source and tools give the same bytes, in any process and after any other build. The report is written
+    last, so a report means that all three are there. Raises BuildError for an unknown capability or a source that does
+    not compile.
     """
     major, minor = _capability(capability)
     ptx = _ptx(source, (major, minor))
@@ -162,7 +165,7 @@ def build(source: KernelSource, capability: str, prefix: str | Path) -> BuildRep
         max_registers=source.max_registers,
         fastmath=source.fastmath,
         registers=resources.registers,
-        stack_bytes=resources.stack_bytes,
+        local_bytes=resources.local_bytes,
         spill_store_bytes=spill_stores,
         spill_load_bytes=spill_loads,
         shared_bytes=resources.shared_bytes,
@@ -199,9 +202,7 @@ def capabilities() -> tuple[str, ...]:
 
     status, numbers = nvrtc.nvrtcGetSupportedArchs()
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise BuildError(
-            f"the CUDA toolkit does not list its architectures ({status.name}): reinstall numba-cuda[cu13]."
-        )
+        raise BuildError(f"the CUDA toolkit lists no architectures ({status.name}): reinstall numba-cuda[cu13].")
     return tuple(f"{number // 10}.{number % 10}" for number in sorted(numbers))
 
 
@@ -222,8 +223,8 @@ def _capability(text: str) -> tuple[int, int]:
     known = capabilities()
     if text not in known:
         raise BuildError(
-            f"compute capability {text!r} is unknown to the installed CUDA toolkit, which builds for {', '.join(known)}; "
-            "use one of these in kernels.capabilities."
+            f"compute capability {text!r} is unknown to the installed CUDA toolkit, which builds for "
+            f"{', '.join(known)}; use one of these in kernels.capabilities."
         )
     major, minor = text.split(".")
     return int(major), int(minor)
@@ -234,6 +235,7 @@ def _ptx(source: KernelSource, capability: tuple[int, int]) -> bytes:
     import numba
     from numba import cuda
     from numba.core.errors import NumbaError
+    from numba.cuda.cudadrv.error import CudaSupportError, NvvmError
 
     name = f"kernel {source.family}/{source.variant}"
     if numba.config.ENABLE_CUDASIM:
@@ -252,7 +254,9 @@ def _ptx(source: KernelSource, capability: tuple[int, int]) -> bytes:
             fastmath=source.fastmath,
             launch_bounds=source.threads,
         )
-    except (NumbaError, SyntaxError) as error:
+    except CudaSupportError as error:
+        raise BuildError(f"{name} calls a function of its own, which Numba cannot build without a GPU.") from error
+    except (NumbaError, NvvmError, SyntaxError) as error:
         raise BuildError(f"{name} does not compile: {_essence(str(error))}") from error
     mangled = re.search(r"\.visible \.entry ([\w$]+)\(", text)
     target = re.search(r"\.target (\w+)", text)
@@ -262,8 +266,8 @@ def _ptx(source: KernelSource, capability: tuple[int, int]) -> bytes:
             "unset NUMBA_FORCE_CUDA_CC."
         )
     text = text.replace(mangled[1], source.entry)
-    # Numba numbers its functions within a process; the order in which they appear does not depend on what ran before.
-    others = list(dict.fromkeys(re.findall(r"_ZN[\w$]+", text)))
+    # Numba numbers functions and shared arrays within a process; their order does not depend on what ran before.
+    others = list(dict.fromkeys(re.findall(r"_ZN[\w$]+|_cudapy_\w+", text)))
     for number, other in sorted(enumerate(others), key=lambda pair: -len(pair[1])):
         text = text.replace(other, f"{source.entry}__{number}")
     return (text.strip() + "\n").encode()
@@ -274,7 +278,7 @@ def _signature(source: KernelSource):
 
     arguments = []
     for _, kind in source.parameters:
-        scalar = getattr(types, SCALARS[kind.rstrip("*")][0])
+        scalar = getattr(types, SCALARS[kind.rstrip("*")])
         arguments.append(types.Array(scalar, 1, "C") if kind.endswith("*") else scalar)
     return types.void(*arguments)
 
@@ -312,40 +316,35 @@ def _link(source: KernelSource, ptx: bytes, architecture: str) -> tuple[bytes, s
 
 def _check_log(source: KernelSource, log: str, resources: cubin.Resources) -> tuple[int | None, int | None]:
     """Bytes of spill stores and loads of the entry (not in the cubin, so None where the log does not say)."""
-    spills = re.search(
-        rf"Function properties for '?{source.entry}'?\s+ptxas\s*\.?\s*(\d+) bytes stack frame, "
-        r"(\d+) bytes spill stores, (\d+) bytes spill loads",
-        log,
-    )
-    registers = re.search(rf"'{source.entry}':\s+info\s*: used (\d+) registers", log)
-    if registers is not None and int(registers[1]) != resources.registers:
+    frame = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+    spills = re.search(rf"Function properties for {source.entry}\s+ptxas\s*\.?\s*{frame}", log)
+    totals = re.search(rf"'{source.entry}':\s+info\s*: used (\d+) registers, used \d+ barriers, (\d+) stack", log)
+    in_cubin = (resources.registers, resources.local_bytes)
+    if totals is not None and (int(totals[1]), int(totals[2])) != in_cubin:
         raise BuildError(
-            f"kernel {source.family}/{source.variant}: the cubin says {resources.registers} registers, nvJitLink's log "
-            f"{registers[1]}; report this with the versions {tools()}."
+            f"kernel {source.family}/{source.variant}: the cubin says {in_cubin} (registers, stack bytes), nvJitLink "
+            f"{totals.groups()}; report this with the versions {tools()}."
         )
     return (int(spills[2]), int(spills[3])) if spills else (None, None)
 
 
 def parameter_sizes(parameters: tuple[tuple[str, str], ...]) -> list[int]:
-    """Bytes of each value in the parameter block: 7 words for an array, its own size for a scalar."""
+    """Bytes of each value in the parameter block: 7 words for an array, 4 bytes for a scalar."""
     sizes: list[int] = []
     for _, kind in parameters:
-        sizes += [8] * ARRAY_WORDS if kind.endswith("*") else [SCALARS[kind][2]]
+        sizes += [8] * ARRAY_WORDS if kind.endswith("*") else [4]
     return sizes
 
 
 def _check_layout(source: KernelSource, resources: cubin.Resources) -> None:
-    wanted = parameter_sizes(source.parameters)
-    if list(resources.parameter_sizes) != wanted:
+    name, wanted, found = f"kernel {source.family}/{source.variant}", parameter_sizes(source.parameters), resources
+    if list(found.parameter_sizes) != wanted:
         raise BuildError(
-            f"kernel {source.family}/{source.variant}: the cubin takes {len(resources.parameter_sizes)} values, the launcher "
-            f"would pass {len(wanted)}: this numba-cuda has another calling convention; install one within pyproject's range."
+            f"{name}: the cubin takes {len(found.parameter_sizes)} values, the launcher would pass {len(wanted)}: this "
+            "numba-cuda has another calling convention; install a version within the range in pyproject.toml."
         )
-    if resources.threads is not None and resources.threads != source.threads:
-        raise BuildError(
-            f"kernel {source.family}/{source.variant}: the cubin is for {resources.threads} threads a block, the source "
-            f"says {source.threads}."
-        )
+    if found.threads != source.threads:
+        raise BuildError(f"{name}: the cubin is for {found.threads} threads a block, the source says {source.threads}.")
 
 
 def _publish(prefix: str | Path, suffix: str, content: bytes) -> None:

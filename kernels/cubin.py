@@ -1,9 +1,10 @@
 """What a kernel costs, read from its cubin: an ELF file with NVIDIA's own sections.
 
-Layout: the 64-bit ELF of the System V ABI (machine 190), whose sections are named after the kernel: `.text.<entry>` holds the code,
-`.nv.shared.<entry>` has the size of its static shared memory, `.nv.constant<bank>.<entry>` its constants (bank 0: parameters). `.nv.info`
-holds records (format, attribute, size or value) of the whole file and `.nv.info.<entry>` of the kernel; the attributes are those that
-the CUDA binary utilities print under the names given below.
+Layout: the 64-bit ELF of the System V ABI (machine 190) whose sections are named after the kernel. `.text.<entry>`
+holds the code, `.nv.shared.<entry>` has the size of its static shared memory, `.nv.constant<bank>.<entry>` its
+constants (bank 0: the parameters). `.nv.info` holds records (format, attribute, size or value) of the whole file,
+`.nv.info.<entry>` those of the kernel; the attributes are those that the CUDA binary utilities print under the names
+given below.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ NOP, OPCODE_MASK = 0x918, 0xFFF
 
 @dataclass(frozen=True)
 class Resources:
-    """Costs of one kernel: registers and stack bytes a thread, shared bytes a block, and its parameters' sizes in order."""
+    """Costs of one kernel: registers and bytes of local memory a thread, shared bytes a block."""
 
     registers: int
-    stack_bytes: int
+    local_bytes: int
     shared_bytes: int
     constant_bytes: int
     threads: int | None
@@ -57,7 +58,7 @@ def read(image: bytes, entry: str) -> Resources:
     opcodes = [word & OPCODE_MASK for (word, _) in struct.iter_unpack("<QQ", code[1])]
     return Resources(
         registers=_of_symbol(whole, REGCOUNT, symbol),
-        stack_bytes=_of_symbol(whole, FRAME_SIZE, symbol),
+        local_bytes=_of_symbol(whole, FRAME_SIZE, symbol),
         shared_bytes=sections.get(f".nv.shared.{entry}", (0, b""))[0],
         constant_bytes=sum(
             size

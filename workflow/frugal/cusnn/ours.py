@@ -89,7 +89,7 @@ def _prepare_cuda(shape: ConvShape, chosen: Plan, kernels: Kernels) -> Callable[
         y = torch.empty((shape.B, shape.N, shape.H_out, shape.W_out), dtype=torch.float32, device=x.device)
         kernel = kernels.kernel(chosen.variant.name)
         bound = kernel.bind(chosen.grid, chosen.block, arguments(chosen, x, w, y, kernels.workspace))
-        return Prepared(run=_on_current_stream(bound), outputs=(y,), keep=(x, w, kernels.workspace))
+        return Prepared(run=bound, outputs=(y,), keep=(x, w, kernels.workspace))
 
     return prepare
 
@@ -107,8 +107,3 @@ def _prepare_cpu(name: str) -> Callable[[Inputs], Prepared]:
         )
 
     return prepare
-
-
-def _on_current_stream(bound: launch.Launch) -> Callable[[], None]:
-    current = torch.cuda.current_stream
-    return lambda: bound(current().cuda_stream)

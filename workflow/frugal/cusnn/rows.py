@@ -71,34 +71,22 @@ def _rows(layer: LayerSparsity, info: WeightsInfo, manifest: Manifest, run: Run,
         "metric": "sparsity", "unit": "1", "higher_is_better": True, "conditional": False, "order_seed": 0,
         "status": "ok", "log": "",
     }  # fmt: skip
+    counts = {"n_discarded": 0, "n_mild": 0, "n_severe": 0}
     rows = [
         Measurement(
             **common,
+            **counts,
             arm=MEASURED,
             n_samples=layer.images,
             n_blocks=1,
-            n_discarded=0,
-            n_mild=0,
-            n_severe=0,
             value=layer.mean,
             stdev=layer.std,
             min=layer.min,
             max=layer.max,
             sparsity_measured=layer.mean,
             sparsity_pattern="real",
-        )  # fmt: skip
+        )
     ]
     if layer.estimate is not None:
-        rows.append(
-            Measurement(
-                **common,
-                arm=ESTIMATED,
-                n_samples=0,
-                n_blocks=0,
-                n_discarded=0,
-                n_mild=0,
-                n_severe=0,
-                value=layer.estimate,
-            )  # fmt: skip
-        )
+        rows.append(Measurement(**common, **counts, arm=ESTIMATED, n_samples=0, n_blocks=0, value=layer.estimate))
     return rows

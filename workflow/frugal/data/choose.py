@@ -36,6 +36,4 @@ def own_weights(given: str, sources: Mapping[str, Source], network: str, definit
     for name in names:
         if (path / name).is_file():
             return str(path / name)
-    raise FrugalError(
-        f"cusnn.weights = {given}: this folder holds no weights of {network}: put one of {', '.join(names)} there"
-    )
+    raise FrugalError(f"cusnn.weights = {given}: no weights of {network} are there: name a file {' or '.join(names)}")

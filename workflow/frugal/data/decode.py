@@ -118,7 +118,7 @@ def fitted(
 
     ``crop``: the shorter side becomes ``resize`` (the longer one is cut to whole pixels), then the central square is
     kept, as torchvision's Resize and CenterCrop do on PIL images. ``pad``: the longer side becomes ``size``, and the
-    picture lies at the top left on black. Returns the pixels uint8 (size, size, 3), the scaled size, and the box that is kept.
+    picture lies at the top left on black. Returns the pixels uint8 (size, size, 3), the scaled size, and the box kept.
     """
     width, height = image.size
     if fit == "pad":

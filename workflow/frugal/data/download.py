@@ -29,7 +29,7 @@ from frugal.data.publish import disk_full, disk_room, rename_durably
 from frugal.data.sources import Place, Source, places, why
 from frugal.errors import FrugalError
 
-CHUNK = 1 << 20  # bytes; large enough that Python's share of the time vanishes, small enough for a smooth rate
+CHUNK = 1 << 16  # bytes; what a broken connection loses at most, since requests drops the chunk that it breaks off in
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0
 LINE_SECONDS = 2.0  # between two progress lines
 
@@ -290,6 +290,7 @@ def _request(session: requests.Session, source: Source, url: str, part: BinaryIO
 def _append(answer: requests.Response, source: Source, part: BinaryIO, total: int | None, board: ProgressBoard) -> None:
     """Write the answer's body behind ``part``, and no more than the file can have."""
     have, most = _size(part), source.bytes or total
+    board.update(source.name, have, most)
     for chunk in answer.iter_content(CHUNK):
         have += len(chunk)
         if most is not None and have > most:

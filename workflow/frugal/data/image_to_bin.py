@@ -161,7 +161,7 @@ def _check_options(size: int, resize: int, preprocess: str, fit: str, limit: int
 
 
 def _files(paths: Iterable[Path | str]) -> Iterator[tuple[Path, str | None]]:
-    """Each file with its name for the manifest (relative to the folder that was given); None: not meant as a picture."""
+    """Each file with its name for the manifest, relative to the folder that was given; None: not meant as a picture."""
     for given in map(Path, paths):
         if not given.is_dir():
             yield given, given.name

@@ -88,3 +88,22 @@ def write_device_record(record: dict, path: str | Path) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def check_device(path: str | Path) -> dict:
+    """Read a device file and make sure that it describes this machine, so that no row is filed under another's name.
+
+    Raises FrugalError, one sentence, for a file that is damaged and for another machine.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        planned = record["device_key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FrugalError(f"{path} is no device file: delete it and run again") from None
+    here = device_key(record["device_kind"])
+    if here != planned:
+        raise FrugalError(
+            f"this machine measures as {here}, but the campaign was planned for {planned} ({path}): call `frugal refresh` "
+            "and run again, or give the job a machine of the planned kind"
+        )
+    return record
