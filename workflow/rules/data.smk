@@ -65,6 +65,7 @@ rule network_weights:
     input:
         weights=weights_input,
         images=lambda wildcards: bin_of(wildcards.network),
+        targets=str(REPOSITORY / "workflow/frugal/models/target_sparsity.csv"),
     output:
         multiext("data/weights/{network}-{definition}", ".safetensors", ".json"),
     log:
@@ -76,7 +77,7 @@ rule network_weights:
         "../../envs/torch.yaml"
     params:
         seed=CONFIG.cusnn.seed,
-        source=source_hash("frugal.models"),
+        source=source_hash("frugal.models.weights"),
     message:
         "making the weights of {wildcards.network} ({wildcards.definition})"
     script:

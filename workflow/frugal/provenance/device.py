@@ -103,7 +103,7 @@ def check_device(path: str | Path) -> dict:
     here = device_key(record["device_kind"])
     if here != planned:
         raise FrugalError(
-            f"this machine measures as {here}, but the campaign was planned for {planned} ({path}): call `frugal refresh` "
-            "and run again, or give the job a machine of the planned kind"
+            f"this machine measures as {here}, but the campaign was planned for {planned} ({path}): call `frugal "
+            "refresh` and run again, or give the job a machine of the planned kind"
         )
     return record
