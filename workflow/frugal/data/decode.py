@@ -107,20 +107,23 @@ def decode(data: bytes, size: int, resize: int, fit: Fit) -> Picture:
         # others for them, and one file must never stop the files after it.
         raise Refused("corrupt", " ".join(str(problem).split()) or type(problem).__name__) from None
     source = full[::-1] if turned >= 5 else full  # 5 to 8 lie on their side
-    pixels, resized, box = fitted(rgb, size, resize, fit)
+    pixels, resized, box = fitted(rgb, source, size, resize, fit)
     return Picture(pixels=pixels, source_size=source, resized=resized, box=box, notes=tuple(notes))
 
 
 def fitted(
-    image: Image.Image, size: int, resize: int, fit: Fit
+    image: Image.Image, source: tuple[int, int], size: int, resize: int, fit: Fit
 ) -> tuple[np.ndarray, tuple[int, int], tuple[int, int, int, int]]:
     """Scale an RGB image with antialiased bilinear filtering and bring it to ``size`` x ``size``.
 
     ``crop``: the shorter side becomes ``resize`` (the longer one is cut to whole pixels), then the central square is
     kept, as torchvision's Resize and CenterCrop do on PIL images. ``pad``: the longer side becomes ``size``, and the
     picture lies at the top left on black. Returns the pixels uint8 (size, size, 3), the scaled size, and the box kept.
+
+    ``source`` (width, height) is the picture's own size and decides the geometry: a JPEG that was decoded reduced has
+    sides rounded up to whole pixels, so its shape can be off by half of one.
     """
-    width, height = image.size
+    width, height = source
     if fit == "pad":
         resized = (max(1, size * width // max(width, height)), max(1, size * height // max(width, height)))
         canvas = Image.new("RGB", (size, size))
