@@ -165,8 +165,11 @@ def test_the_date_is_this_machines_not_the_servers(server: Server, tmp_path: Pat
     fetch(source(), tmp_path / "copied.bin", mirror=str(mirror))
     os.utime(tmp_path / "f.bin", (4e9, 4e9))
     fetch(source(server.url("a")), tmp_path / "f.bin")  # kept, and dated again
+    (tmp_path / "finished.bin.part").write_bytes(BODY)  # killed between the last byte and the rename, long ago
+    os.utime(tmp_path / "finished.bin.part", (1e9, 1e9))
+    fetch(source(server.url("a")), tmp_path / "finished.bin")
     (tmp_path / "after").touch()
-    for name in ("f.bin", "copied.bin"):
+    for name in ("f.bin", "copied.bin", "finished.bin"):
         dates = [(tmp_path / n).stat().st_mtime_ns for n in ("before", name, "after")]
         assert dates == sorted(dates)
 
