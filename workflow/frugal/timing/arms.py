@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from frugal.errors import FrugalError
+from frugal.records import case_id
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,8 +130,6 @@ class Case:
     @property
     def case_id(self) -> str:
         """First 16 hex digits of SHA-256 of {system, experiment, axes}; the same on every machine."""
-        from frugal.records import case_id
-
         return case_id(self.system, self.experiment, dict(self.axes))
 
     @property

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from frugal.records import scrub
 from frugal.timing.arms import Unsupported
 
-_PATH = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?(?:[/\\][\w.@+~-]+)+[/\\]([\w.@+~-]+)")
 _MEMORY = re.compile(r"(?i)(tried to allocate [\d.]+ ?\w+|\d+ bytes)")
 _LONGEST = 200  # characters of a reason: enough for a driver's sentence
 
@@ -35,9 +35,8 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def one_line(text: str) -> str:
-    """The first line of a message that says something, absolute paths cut to their last part."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    line = _PATH.sub(r"\1", line)
+    """The first line of a message that says something, without paths and names of people and hosts."""
+    line = scrub(next((line.strip() for line in text.splitlines() if line.strip()), ""))
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
