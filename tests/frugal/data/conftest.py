@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fault_server import Server, serving
+from pictures import noise, png
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +21,8 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def server() -> Iterator[Server]:
     with serving() as running:
         yield running
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return png(noise(40, 50), tmp_path / "good.png")
