@@ -270,6 +270,10 @@ def _ptx(source: KernelSource, capability: tuple[int, int]) -> bytes:
     others = list(dict.fromkeys(re.findall(r"_ZN[\w$]+|_cudapy_\w+", text)))
     for number, other in sorted(enumerate(others), key=lambda pair: -len(pair[1])):
         text = text.replace(other, f"{source.entry}__{number}")
+    if source.max_registers is not None:
+        # In the PTX, since the linker's -maxrregcount is ignored for a kernel whose block size is given.
+        threads = f".maxntid {source.threads}, 1, 1"
+        text = text.replace(threads, f"{threads}\n.maxnreg {source.max_registers}")
     return (text.strip() + "\n").encode()
 
 
@@ -294,8 +298,6 @@ def _link(source: KernelSource, ptx: bytes, architecture: str) -> tuple[bytes, s
     from cuda.bindings import nvjitlink
 
     options = [f"-arch={architecture}", "-O3", "-verbose"]
-    if source.max_registers is not None:
-        options.append(f"-maxrregcount={source.max_registers}")
     linker = nvjitlink.create(len(options), options)
     try:
         nvjitlink.add_data(linker, nvjitlink.InputType.PTX, ptx, len(ptx), f"{source.variant}.ptx")

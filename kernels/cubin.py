@@ -51,7 +51,7 @@ def read(image: bytes, entry: str) -> Resources:
         symbol = symbols.index(entry)
         whole = list(_records(sections[".nv.info"][1]))
         own = list(_records(sections[f".nv.info.{entry}"][1]))
-    except (KeyError, struct.error, ValueError) as error:
+    except (IndexError, KeyError, struct.error, ValueError) as error:
         raise FrugalError(f"these {len(image)} bytes are not a cubin with the kernel {entry} ({error}).") from None
     threads = [struct.unpack("<III", value) for attribute, value in own if attribute == MAX_THREADS]
     parameters = sorted(struct.unpack("<IHHI", value)[1:] for attribute, value in own if attribute == KPARAM_INFO)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import math
 import operator
 import struct
 from collections.abc import Callable, Sequence
@@ -35,8 +34,11 @@ __all__ = ["Context", "Kernel", "Launch", "LaunchError", "load", "simulate", "to
 
 GRID_LIMITS = (2**31 - 1, 65535, 65535)  # CUDA programming guide, table of technical specifications, all capabilities
 MAX_ELEMENTS = 2**31  # the kernels index with 32 unsigned bits, and add to an index before they compare it
-SCALAR_FORMATS = {"f32": "<f4x", "i32": "<i4x", "u32": "<I4x"}
-SCALAR_LIMITS = {"i32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1)}
+SCALAR_FORMATS = {  # a number in the low half of a word
+    "f32": "<f4x",
+    "i32": "<i4x",
+    "u32": "<I4x",
+}
 
 
 class LaunchError(FrugalError, ValueError):
@@ -196,13 +198,10 @@ class Kernel:
             number = float(value) if kind == "f32" else operator.index(value)
         except (TypeError, ValueError):
             raise LaunchError(f"{where} is {value!r}, it must be a number of kind {kind}.") from None
-        low, high = SCALAR_LIMITS.get(kind, (-math.inf, math.inf))
-        if not math.isnan(number) and not low <= number <= high:
-            raise LaunchError(f"{where} = {number}, it must be from {low} to {high}.")
         try:
             return struct.pack(SCALAR_FORMATS[kind], number)
-        except OverflowError:
-            raise LaunchError(f"{where} = {number}, which float32 cannot hold.") from None
+        except (OverflowError, struct.error):
+            raise LaunchError(f"{where} = {number}, which {SCALARS[kind]} cannot hold.") from None
 
     def _call(self, function: str, *arguments: Any) -> tuple:
         """The results of a driver function, less its status. Raises LaunchError with the driver's text."""

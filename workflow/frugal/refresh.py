@@ -1,4 +1,4 @@
-"""Forget what was true of another machine or another network connection.
+"""Forget what was true of another machine, of another network connection, or of a run that was killed.
 
 The workflow itself never looks at the machine while it plans: it asks once, in a job, and keeps the answer in a file.
 `make figures` calls this first, so that a copied folder, a new GPU or a connection that came back is noticed.
@@ -6,9 +6,11 @@ The workflow itself never looks at the machine while it plans: it asks once, in 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
+import psutil
 import yaml
 
 from frugal import config, provenance
@@ -16,14 +18,40 @@ from frugal.data import sources
 from frugal.errors import FrugalError
 
 
-def stale(configfile: Path, results: Path, data: Path) -> list[str]:
-    """Remove outdated answers and return one line for each; nothing is removed that is still true."""
+def stale(configfile: Path, results: Path, data: Path, folder: Path = Path()) -> list[str]:
+    """Remove outdated answers, and the lock of a run that was killed; return one line for each.
+
+    Nothing is removed that is still true. Raises FrugalError while another run works in `folder`.
+    """
     try:
         given = yaml.safe_load(configfile.read_text()) if configfile.exists() else {}
     except yaml.YAMLError as problem:
         raise FrugalError(f"{configfile}: this is not YAML: {' '.join(str(problem).split())}") from None
     cfg = config.load(given or {})
-    return _devices(cfg, results) + _sources(cfg, data / "availability.json")
+    return _lock(folder) + _devices(cfg, results) + _sources(cfg, data / "availability.json")
+
+
+def _lock(folder: Path) -> list[str]:
+    """Snakemake keeps its lock when it is killed, and then refuses to run until it is told that nobody else does."""
+    locks = [path for path in (folder / ".snakemake" / "locks").glob("*") if path.is_file()]
+    if not locks:
+        return []
+    if running := _snakemake_in(folder.resolve()):
+        raise FrugalError(f"another run (process {running}) works in this folder: wait for it, or stop it")
+    for path in locks:
+        path.unlink()
+    return [
+        f"{folder / '.snakemake' / 'locks'}: the lock of a killed run is removed; it goes on where it was"
+    ]
+
+
+def _snakemake_in(folder: Path) -> int | None:
+    """The process number of a Snakemake whose working folder is `folder`, if one lives."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any("snakemake" in part for part in process.cmdline()) and Path(process.cwd()) == folder:
+                return process.pid
+    return None
 
 
 def _devices(cfg: config.Config, results: Path) -> list[str]:

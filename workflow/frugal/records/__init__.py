@@ -8,9 +8,9 @@ from frugal.records.canonical import canonical_json, case_id
 from frugal.records.columns import Claim, Comparison, Measurement, RowKey, Run, Sample
 from frugal.records.files import replacing
 from frugal.records.privacy import scrub
-from frugal.records.read import job_files, job_samples, job_table, read, read_job
+from frugal.records.read import job_files, job_run, job_samples, job_table, read, read_job
 from frugal.records.schema import SCHEMA_VERSION, SCHEMAS, RecordError, SchemaMismatch, meanings
-from frugal.records.write import run_from_json, table_of, write_job, write_table
+from frugal.records.write import table_of, write_job, write_table
 
 __all__ = [
     "SCHEMAS",
@@ -26,13 +26,13 @@ __all__ = [
     "canonical_json",
     "case_id",
     "job_files",
+    "job_run",
     "job_samples",
     "job_table",
     "meanings",
     "read",
     "read_job",
     "replacing",
-    "run_from_json",
     "scrub",
     "table_of",
     "write_job",

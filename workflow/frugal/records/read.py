@@ -40,7 +40,7 @@ def read_job(path: str | Path) -> tuple[Run, list[Measurement], dict[RowKey, lis
     rows = [Measurement(**row) for row in table.select(names).to_pylist()]
     filed = zip(rows, table.column("samples").to_pylist(), strict=True)
     samples = {row.key: [Sample(**sample) for sample in of_row] for row, of_row in filed if of_row}
-    return run_from_json(table.schema.metadata[RUN_KEY]), rows, samples
+    return job_run(table), rows, samples
 
 
 def job_files(folder: str | Path) -> list[Path]:
@@ -62,6 +62,11 @@ def job_table(path: str | Path) -> pa.Table:
     return conform(table, JOB, path).replace_schema_metadata(metadata)
 
 
+def job_run(table: pa.Table) -> Run:
+    """The runs row of a job table."""
+    return run_from_json(table.schema.metadata[RUN_KEY])
+
+
 def job_samples(table: pa.Table) -> pa.Table:
     """The `samples` table of (some rows of) a job table: one row a sample, with its row's key columns."""
     lists = table.column("samples").combine_chunks()
@@ -77,7 +82,7 @@ def _read_file(path: Path, table: str) -> pa.Table:
     if kind == "job" and table in _IN_JOBS:
         job = job_table(path)
         if table == "runs":
-            return table_of("runs", [run_from_json(job.schema.metadata[RUN_KEY])])
+            return table_of("runs", [job_run(job)])
         return job_samples(job) if table == "samples" else job.drop_columns("samples").cast(SCHEMAS[table])
     if kind != table:
         raise RecordError(f"{path} holds {kind}, not {table}: name the file of {table}")

@@ -1,0 +1,130 @@
+"""The DAG from nothing to figures, and what runs again afterwards."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from campaign_folder import REPOSITORY, Campaign
+from frugal import figures, records
+
+TARGETS = ("figures", "results", "cusnn", "all")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_is_planned(campaign: Campaign, target: str):
+    done = campaign.run("--dry-run", "--", target)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "checkpoint" in done.stdout
+
+
+@pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+def test_both_entries_plan_the_figures_by_default(campaign: Campaign, snakefile: str):
+    done = campaign.run("--snakefile", str(REPOSITORY / snakefile), "--dry-run")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "cusnn_sparsity.png" in done.stdout
+
+
+def test_the_workflow_runs_without_a_configuration_file(campaign: Campaign):
+    (campaign.folder / "config.yaml").unlink()
+    done = campaign.run("--dry-run")
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_every_figure_is_drawn_in_three_formats(finished: Campaign):
+    folder = finished.folder / "results/figures"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{suffix}" for name in figures.NAMES for suffix in ("png", "svg", "pdf")
+    }
+    assert all(path.stat().st_size > 1000 for path in folder.iterdir())
+
+
+def test_every_attempted_case_has_a_row_and_provenance(finished: Campaign):
+    results = finished.folder / "results"
+    runs = records.read(results / "runs.parquet", "runs").to_pylist()
+    rows = records.read(results / "measurements.parquet", "measurements").to_pylist()
+    samples = records.read(results / "samples.parquet", "samples").to_pylist()
+    assert {run["experiment"] for run in runs} == {"sparsity", "layers"}
+    assert len({run["campaign_id"] for run in runs}) == 1
+    timed = [row for row in rows if row["experiment"] == "layers"]
+    shapes = {(row["c"], row["h"], row["k"]) for row in timed}
+    assert {(row["arm"], row["regime"]) for row in timed} == {("sparse", "wall"), ("onednn_fp32", "wall")}
+    assert len(timed) == 2 * len(shapes)
+    for row in timed:
+        assert row["status"] == "ok", row["reason"]
+        assert row["verified_before"]
+        assert row["verified_after"]
+        assert json.loads(row["axes_json"])["weights"] == "random"
+        assert row["value"] > 0
+        assert row["conditional"]
+    assert {sample["case_id"] for sample in samples} == {row["case_id"] for row in timed}
+
+
+def test_comparisons_of_one_session_carry_no_verdict(finished: Campaign):
+    rows = pq.read_table(finished.folder / "results/comparisons.parquet").to_pylist()
+    assert rows
+    assert all(row["conditional"] and row["verdict"] is None for row in rows)
+    assert all(row["ratio_low"] <= row["ratio"] <= row["ratio_high"] for row in rows)
+
+
+def test_kernels_are_built_without_a_gpu(finished: Campaign):
+    (report,) = (finished.folder / "results/kernels/sparse").glob("*.json")
+    assert json.loads(report.read_text())["capability"] == "9.0"
+    assert report.with_suffix(".cubin").read_bytes()[:4] == b"\x7fELF"
+    assert ".target sm_90" in report.with_suffix(".ptx").read_text()
+
+
+def test_one_log_a_job(finished: Campaign):
+    logs = {str(path.relative_to(finished.folder / "logs")) for path in (finished.folder / "logs").rglob("*.log")}
+    assert {"sources.log", "aggregate.log", "compare.log", "device/local.log"} <= logs
+    assert "bench_layer/local/session-0.log" in logs
+
+
+def test_a_second_run_does_nothing_and_says_so(finished: Campaign):
+    done = finished.run("--", "figures")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+
+
+def test_a_deleted_figure_is_drawn_alone(finished: Campaign, tmp_path):
+    copy = finished.copy_to(tmp_path / "copy")
+    (copy.folder / "results/figures/cusnn_roofline.svg").unlink()
+    done = copy.run("--dry-run", "--", "figures")
+    assert planned(done.stdout) == {"figure": 1, "figures": 1}
+    assert copy.run("--", "figures").returncode == 0
+    assert (copy.folder / "results/figures/cusnn_roofline.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({"kernels": {"capabilities": ["8.0", "9.0"]}}, {"build_kernel"}),
+        ({"timing": {"block_max_s": 0.02, "n_min": 3, "regimes": ["wall"], "margin_kernel": 0.02}}, {"compare"}),
+        ({"data": {"n_images": 7, "size": 64}}, {"image_to_bin", "network_weights", "cusnn_sparsity", "bench_layer"}),
+    ],
+    ids=["capabilities", "margin", "images"],
+)
+def test_an_edit_reruns_what_depends_on_it(finished: Campaign, tmp_path, changes: dict, rules: set[str]):
+    copy = finished.copy_to(tmp_path / "copy")
+    copy.configure(**changes)
+    done = copy.run("--dry-run", "--", "figures")
+    assert rules <= set(planned(done.stdout))
+    untouched = {"sources", "device", "download"} | (
+        {"bench_layer", "image_to_bin"} if "data" not in changes else set()
+    )
+    if "kernels" in changes:
+        untouched -= {"bench_layer"}  # it reads the reports of what was built
+    assert not untouched & set(planned(done.stdout))
+
+
+def planned(output: str) -> dict[str, int]:
+    """Rule and number of jobs of Snakemake's table of job statistics."""
+    lines = output[output.index("Job stats:") :].splitlines()[3:]
+    found = {}
+    for line in lines:
+        parts = line.split()
+        if len(parts) != 2 or parts[0] == "total":
+            break
+        found[parts[0]] = int(parts[1])
+    return found
