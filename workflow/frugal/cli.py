@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what the network's weights expect (default: %(default)s)",
     )
     convert.add_argument("--size", type=int, default=224, help="height and width in pixels (default: %(default)s)")
-    convert.add_argument("--resize", type=int, default=256, help="shorter side before the crop (default: %(default)s)")
+    convert.add_argument(
+        "--resize", type=int, default=None, help="shorter side before the crop (default: size · 256/224)"
+    )
     convert.add_argument(
         "--fit", choices=["crop", "pad"], default="crop", help="centre crop, or pad (default: %(default)s)"
     )

@@ -8,4 +8,5 @@ with job(snakemake) as say:
     from frugal.data import download, sources
 
     source = sources.Source.model_validate_json(snakemake.params.entry)
-    download.fetch(source, Path(snakemake.output[0]), mirror=snakemake.params.mirror, progress=say)
+    got = download.fetch(source, Path(snakemake.output[0]), mirror=snakemake.params.mirror, progress=say)
+    say(f"{got.name}: {got.bytes:,} bytes, sha256 {got.sha256}, from {got.address}")
