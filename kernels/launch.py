@@ -19,6 +19,7 @@ import operator
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -251,7 +252,7 @@ class Launch:
 
 def _three(sizes: int | Sequence[int]) -> tuple[int, int, int]:
     """Sizes in x, y, z, filled up with 1."""
-    given = (sizes,) if isinstance(sizes, int) else tuple(int(size) for size in sizes)
+    given = (int(sizes),) if isinstance(sizes, Integral) else tuple(int(size) for size in sizes)
     if not 1 <= len(given) <= 3:
         raise LaunchError(f"a grid or block has 1 to 3 sizes, got {given}.")
     return (*given, *(1,) * (3 - len(given)))
