@@ -18,7 +18,6 @@ import dataclasses
 import hashlib
 import json
 import linecache
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 from frugal.errors import FrugalError
+from frugal.files import publishing
 
 from kernels import cubin
 
@@ -350,8 +350,5 @@ def _check_layout(source: KernelSource, resources: cubin.Resources) -> None:
 
 
 def _publish(prefix: str | Path, suffix: str, content: bytes) -> None:
-    path = Path(f"{prefix}{suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    os.replace(beside, path)
+    with publishing(f"{prefix}{suffix}") as file:
+        file.write(content)

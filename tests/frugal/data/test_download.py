@@ -18,7 +18,7 @@ import pytest
 from fault_server import Server
 from frugal.data import download
 from frugal.data.download import DownloadError, ProgressBoard, fetch, fetch_all
-from frugal.data.publish import DiskFull
+from frugal.files import DiskFull
 from frugal.data.sources import Source
 
 BODY = random.Random(1).randbytes(3_000_000)  # several chunks, so that a cut can fall between and inside them

@@ -1,10 +1,11 @@
 """What is generated from the models: the JSON schema, `config.yaml`, the table of the documentation."""
 
 import json
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from frugal.files import publishing
 
 from .errors import describe, root_schema
 from .models import Config
@@ -47,10 +48,8 @@ def write(root: Path) -> list[Path]:
     """Write the schema and `config.yaml` below `root`, the folder of the repository; return the files."""
     texts = {root / SCHEMA_PATH: json_schema(), root / YAML_PATH: yaml_text()}
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        with publishing(path) as file:
+            file.write(text.encode())
     return list(texts)
 
 

@@ -176,8 +176,8 @@ class Cusnn(Section):
     """`distinct`: each shape once; `all`: each layer with its own input."""
 
     ours: _list_of(Ours) = Field(["sparse", "dense_twin", "v2_dense", "v1_naive"], examples=[["sparse", "dense_twin"]])
-    """Which of our kernels are measured: `sparse` skips zeros, `dense_twin` is the same code without skipping, the other
-    two are the steps of the ladder before it (on a GPU)."""
+    """Which of our kernels are measured: `sparse` skips zeros, `dense_twin` is the same code without skipping, and the
+    other two are the steps of the ladder before it (on a GPU)."""
 
     baselines: _list_of(Baseline, at_least=0) = Field(
         [
@@ -191,8 +191,8 @@ class Cusnn(Section):
         ],
         examples=[["cudnn_fp32", "cudnn_tf32"]],
     )
-    """What ours is measured beside, as far as the machine has it: cuDNN on a GPU, oneDNN on a CPU. `_cl`: channels-last;
-    `gemm_fp32`: one matrix product, a stand-in for the algorithms that the paper allowed cuDNN."""
+    """What ours is measured beside, as far as the machine has it: cuDNN on a GPU, oneDNN on a CPU. `_cl` means
+    channels-last; `gemm_fp32`: one matrix product, a stand-in for the algorithms that the paper allowed cuDNN."""
 
     regimes: _list_of(Regime) | None = Field(None, examples=[["graph"]])
     """The regimes of this system; null: those of `timing.regimes`."""

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from frugal.data.decode import Fit
-from frugal.data.publish import publishing
+from frugal.files import publishing
 from frugal.errors import FrugalError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from frugal.data.publish import disk_full, disk_room, rename_durably
+from frugal.files import disk_full, disk_room, rename_durably
 from frugal.data.sources import Place, Source, places, why
 from frugal.errors import FrugalError
 

@@ -37,7 +37,7 @@ from frugal.data.bins import (
     read_bin,
 )
 from frugal.data.decode import SUFFIXES, Fit, Outcome, Picture, Refused, array_pictures, decode, read
-from frugal.data.publish import publishing
+from frugal.files import publishing
 
 __all__ = ["FileOutcome", "ImageError", "Manifest", "Report", "image_to_bin", "preprocessed", "read_bin"]
 

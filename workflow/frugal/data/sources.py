@@ -20,7 +20,7 @@ import requests
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
-from frugal.data.publish import publishing
+from frugal.files import publishing
 from frugal.errors import FrugalError
 
 DEFAULT_PATH = Path(__file__).resolve().parents[3] / "data" / "sources.yaml"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from html import escape
 from pathlib import Path
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 
 from frugal.errors import FrugalError
 from frugal.figures import style
+from frugal.files import publishing_path
 
 FORMATS = ("png", "svg", "pdf")
 DPI = 200
@@ -47,14 +47,10 @@ def _write(figure: Figure, path: Path) -> None:
     suffix = path.suffix[1:]
     title, description = style.described(figure)
     words = {"Title": title, {"pdf": "Subject"}.get(suffix, "Description"): description}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with publishing_path(path) as beside:
         figure.savefig(beside, format=suffix, dpi=DPI, metadata=_METADATA[suffix] | words)
         if suffix == "svg":
             beside.write_text(_accessible(beside.read_text("utf-8"), title, description), "utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _accessible(svg: str, title: str, description: str) -> str:

@@ -13,7 +13,6 @@ that says where it comes from (`WeightsInfo`); `load_network` reads both. Source
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from frugal.config import preprocess
+from frugal.files import publishing, publishing_path
 from frugal.models import build
 from frugal.models.errors import WeightsError
 from frugal.models.read import published, shapes
@@ -112,7 +112,8 @@ def convert(
         sha256=_sha256(out),
     )
     text = json.dumps(dataclasses.asdict(info), indent=2) + "\n"
-    _replace(out.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
+    with publishing(out.with_suffix(".json")) as file:
+        file.write(text.encode())
     return info
 
 
@@ -151,18 +152,8 @@ def _calibration(images: Tensor | None, what: str) -> Tensor:
 
 def _write_tensors(state: Mapping[str, Tensor], out: Path) -> None:
     tensors = {key: value.detach().contiguous() for key, value in state.items()}
-    _replace(out, lambda part: save_file(tensors, part))
-
-
-def _replace(path: Path, write) -> None:
-    """Write beside and rename, so that no half file ever has the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with publishing_path(out) as part:
+        save_file(tensors, part)
 
 
 def _sha256(path: Path) -> str:

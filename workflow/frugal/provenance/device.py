@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frugal.errors import FrugalError
+from frugal.files import publishing
 
 from .cpu import cpu_record
 from .gpu import gpu_record, open_driver, open_nvml
@@ -83,11 +84,8 @@ def slug(name: str) -> str:
 
 def write_device_record(record: dict, path: str | Path) -> None:
     """Write a device file (JSON), beside and renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with publishing(path) as file:
+        file.write(json.dumps(record, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def check_device(path: str | Path) -> dict:

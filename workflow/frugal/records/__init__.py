@@ -6,7 +6,6 @@ frugal.compare adds `comparisons`. Columns and their meanings: frugal.records.co
 
 from frugal.records.canonical import canonical_json, case_id
 from frugal.records.columns import Claim, Comparison, Measurement, RowKey, Run, Sample
-from frugal.records.files import replacing
 from frugal.records.privacy import scrub
 from frugal.records.read import job_files, job_run, job_samples, job_table, read, read_job
 from frugal.records.schema import SCHEMA_VERSION, SCHEMAS, RecordError, SchemaMismatch, meanings
@@ -32,7 +31,6 @@ __all__ = [
     "meanings",
     "read",
     "read_job",
-    "replacing",
     "scrub",
     "table_of",
     "write_job",

@@ -1,16 +1,14 @@
-"""Whole files or none: written beside, flushed to the disk, renamed; and read with one sentence for a damaged one."""
+"""Parquet files of ours: whole or not there when written, and read with one sentence for a damaged one."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from frugal.files import publishing
 from frugal.records.schema import SCHEMA_VERSION, RecordError, SchemaMismatch
 
 VERSION_KEY = b"schema_version"
@@ -18,32 +16,10 @@ TABLE_KEY = b"frugal.table"  # a table's name, or "job"
 RUN_KEY = b"frugal.run"
 
 
-@contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends well, and leaves nothing when it does not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    # The rename itself must survive a power cut too.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def write_parquet(path: str | Path, table: pa.Table, metadata: dict[bytes, bytes]) -> None:
     """Write a table with our metadata: zstd level 9, dictionary-encoded strings, a checksum a page. Atomic."""
     table = table.replace_schema_metadata({VERSION_KEY: SCHEMA_VERSION.encode(), **metadata})
-    with replacing(path) as file:
+    with publishing(path) as file:
         pq.write_table(
             table, file, compression="zstd", compression_level=9, use_dictionary=True, write_page_checksum=True
         )

@@ -19,17 +19,24 @@ class DiskFull(FrugalError):
 
 
 @contextlib.contextmanager
-def publishing(path: Path) -> Iterator[BinaryIO]:
+def publishing(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes ``path`` when the block ends well, and vanishes when it does not.
 
     An existing file, or a symbolic link into a cache, is replaced and never written through.
     """
+    with publishing_path(path) as beside, open(beside, "xb") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def publishing_path(path: str | Path) -> Iterator[Path]:
+    """Yield the name of a file to write that becomes ``path`` when the block ends well: for libraries that want one."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with disk_room(path):
         beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
-            with open(beside, "xb") as file:
-                yield file
+            yield beside
             rename_durably(beside, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
