@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from frugal.data.decode import Fit
-from frugal.files import publishing
 from frugal.errors import FrugalError
+from frugal.files import publishing
 
 if TYPE_CHECKING:
     from torch import Tensor

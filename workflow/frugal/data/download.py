@@ -25,9 +25,9 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from frugal.files import disk_full, disk_room, rename_durably
 from frugal.data.sources import Place, Source, places, why
 from frugal.errors import FrugalError
+from frugal.files import disk_full, disk_room, rename_durably
 
 CHUNK = 1 << 16  # bytes; what a broken connection loses at most, since requests drops the chunk that it breaks off in
 CONNECT_SECONDS, READ_SECONDS = 10.0, 60.0

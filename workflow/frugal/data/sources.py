@@ -20,8 +20,8 @@ import requests
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
-from frugal.files import publishing
 from frugal.errors import FrugalError
+from frugal.files import publishing
 
 DEFAULT_PATH = Path(__file__).resolve().parents[3] / "data" / "sources.yaml"
 PROBE_SECONDS = 2.0  # an answer that takes longer counts as no answer: a plan must not wait for a dead network
