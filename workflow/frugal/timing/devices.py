@@ -7,7 +7,7 @@ frugal.timing.regimes. The tests inject fakes of these protocols.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
@@ -35,10 +35,11 @@ class Graph(Protocol):
 
 
 class Device(Protocol):
-    """What every device has. `cache_bytes` is its last-level cache, `memory_bytes` what inputs may fill."""
+    """What every device has. `cache_bytes` is its last-level cache, `uuid` that of a GPU's board."""
 
     kind: str
     key: str
+    uuid: str | None
     cache_bytes: int
     memory_bytes: int
 
@@ -78,10 +79,18 @@ class QueueDevice(Device, Protocol):
         """Captures what `body` enqueues; raises Unsupported with the driver's text where it cannot be."""
 
 
+def device_of(record: Mapping[str, object]) -> CpuDevice | CudaDevice:
+    """The device that a device file describes (frugal.provenance.device_record)."""
+    if record["device_kind"] == "cuda":
+        return CudaDevice(str(record["device_key"]))
+    return CpuDevice(str(record["device_key"]), llc_bytes=record.get("llc_bytes"))  # type: ignore[arg-type]
+
+
 class CpuDevice:
     """The CPU that torch runs on. `threads` is set for torch and Numba by the session, not here."""
 
     kind = "cpu"
+    uuid = None
 
     def __init__(self, key: str = "cpu", llc_bytes: int | None = None, memory_bytes: int | None = None) -> None:
         self.key = key
@@ -130,6 +139,7 @@ class CudaDevice:
         properties = torch.cuda.get_device_properties(index)
         self.key = key
         self.index = index
+        self.uuid = str(properties.uuid)
         self.cache_bytes = int(properties.L2_cache_size)
         self.memory_bytes = int(properties.total_memory)
         self.stream = torch.cuda.Stream(index)
@@ -192,7 +202,7 @@ class CudaDevice:
 
     @property
     def hz(self) -> float:
-        """The clock that `sleep` counts, in Hz, measured once: the properties' figure is the highest, not the present."""
+        """The clock that `sleep` counts, in Hz, measured once: the properties name the highest, not the present one."""
         if self._hz is None:
             self._hz = self._measure_hz()
         return self._hz

@@ -1,0 +1,168 @@
+"""A session: one process measures all cases in a fresh random order and writes one job file."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from frugal.clock import Clock, SystemClock
+from frugal.errors import FrugalError
+from frugal.records import Measurement, Run, write_job
+from frugal.timing.arms import Arm, Case
+from frugal.timing.case import CaseResult, measure_case
+from frugal.timing.design import Design, derive_seed
+from frugal.timing.devices import Device
+from frugal.timing.faults import one_line
+from frugal.timing.journal import Journal
+from frugal.timing.lease import lease
+from frugal.timing.warmup import warm_up
+
+_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (0.0, "ns"))
+
+
+def run_session(
+    cases: Iterable[tuple[Case, Sequence[Arm]]],
+    design: Design,
+    session: int,
+    device: Device,
+    run: Run,
+    path: str | Path,
+    clock: Clock | None = None,
+    *,
+    journal: bool = True,
+    on_progress: Callable[[str], None] = print,
+    log: str = "",
+) -> None:
+    """Measure every case once and write `path` (frugal.records, one job file).
+
+    Finished cases are kept in `<path>.partial` (unless `journal` is False) and are not measured again when the same
+    session is started again after a kill; its header is a hash of the design, the device, the software and the arms'
+    sources. `run` is the session's row; finished_at, wall_s, threads and process_restarts are filled in here.
+    `on_progress` gets one line a case. FrugalError when the device stops working, for two cases of one case_id and for
+    no cases at all.
+    """
+    clock = clock or SystemClock()
+    began = clock.ns()
+    listed = list(cases)
+    _check_cases(listed)
+    run = dataclasses.replace(run, threads=_pin_threads(design))
+    kept = Journal(path, _header(listed, design, session, device, run), on_progress) if journal else None
+    finished: dict[str, CaseResult] = dict(kept.finished) if kept else {}
+    if finished:
+        on_progress(f"{len(finished)} of {len(listed)} cases were finished before: they are not measured again")
+    with lease(device.uuid, on_progress):
+        for case, result in _measure(listed, finished, design, session, device, run, clock, on_progress, log):
+            finished[case.case_id] = result
+            if kept:
+                kept.add(case.case_id, result)
+            _check_alive(device, case)
+    results = [finished[case.case_id] for case, _ in listed]
+    rows = [dataclasses.replace(row, run_id=run.run_id) for result in results for row in result.rows]
+    samples = {key: taken for result in results for key, taken in result.samples.items()}
+    restarts = run.process_restarts + (kept.restarts if kept else 0)
+    wall_s = (clock.ns() - began) * 1e-9
+    run = dataclasses.replace(run, finished_at=clock.now(), wall_s=wall_s, process_restarts=restarts)
+    write_job(path, run, rows, samples)
+    if kept:
+        kept.close()
+
+
+def _measure(
+    listed: Sequence[tuple[Case, Sequence[Arm]]],
+    finished: Mapping[str, CaseResult],
+    design: Design,
+    session: int,
+    device: Device,
+    run: Run,
+    clock: Clock,
+    say: Callable[[str], None],
+    log: str,
+) -> Iterator[tuple[Case, CaseResult]]:
+    """Warm the device up and measure what is not finished, in this session's order."""
+    waiting = [(case, arms) for case, arms in listed if case.case_id not in finished]
+    random.Random(derive_seed(design.seed, session, "cases")).shuffle(waiting)
+    if not waiting:
+        return
+    if design.cooldown_s and session > 0:
+        clock.sleep(design.cooldown_s)
+    with device.active():
+        warmed = warm_up(device, design, clock)
+    for number, (case, arms) in enumerate(waiting, start=len(listed) - len(waiting) + 1):
+        before = clock.ns()
+        result = measure_case(case, arms, design, session, device, clock, run_id=run.run_id, log=log)
+        for row in result.rows:
+            row.warmup_s, row.settled = warmed.seconds, warmed.settled
+        yield case, result
+        seconds = (clock.ns() - before) * 1e-9
+        say(f"[{number}/{len(listed)}] {case.label} · {summary(result.rows)} · {seconds:.1f} s")
+
+
+def summary(rows: Sequence[Measurement]) -> str:
+    """Each arm's time in the most telling regime that all timed arms have, or its status."""
+    timed = [row for row in rows if row.value is not None]
+    names = list(dict.fromkeys(row.arm for row in rows))
+    regimes = {name: {(row.regime, row.l2) for row in timed if row.arm == name} for name in names}
+    measured = [found for found in regimes.values() if found]
+    common = set.intersection(*measured) if measured else set()
+    preferred = (("graph", "resident"), ("graph", "rotated"), ("cold", None), ("wall", None), ("hot", None))
+    shown = next((regime for regime in preferred if regime in common), None)
+    parts = []
+    for name in names:
+        own = [row for row in rows if row.arm == name]
+        values = [row.value for row in own if (row.regime, row.l2) == shown and row.value is not None]
+        anything = [row.value for row in own if row.value is not None]
+        text = f"{name} {_duration(median(values or anything))}" if anything else f"{name} {own[0].status}"
+        parts.append(text)
+    return " · ".join(parts) + (f" ({shown[0]})" if shown else "")
+
+
+def _duration(seconds: float) -> str:
+    size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size)
+    return f"{seconds / (size or 1e-9):.3g} {unit}"
+
+
+def _check_cases(cases: Sequence[tuple[Case, Sequence[Arm]]]) -> None:
+    if not cases:
+        raise FrugalError("there is no case to measure: choose at least one network, layer and batch size")
+    ids = [case.case_id for case, _ in cases]
+    twice = next((case.label for case, _ in cases if ids.count(case.case_id) > 1), None)
+    if twice is not None:
+        raise FrugalError(f"two cases have the same axes as {twice}: each case must differ in an axis")
+
+
+def _check_alive(device: Device, case: Case) -> None:
+    try:
+        device.synchronize()
+    except RuntimeError as error:
+        raise FrugalError(
+            f"the device stopped working in case {case.label} ({one_line(str(error))}): what was finished is kept, so "
+            "run again and the session goes on with the next case"
+        ) from error
+
+
+def _pin_threads(design: Design) -> int:
+    if design.threads is not None:
+        import numba
+
+        torch.set_num_threads(design.threads)
+        numba.set_num_threads(min(design.threads, numba.config.NUMBA_NUM_THREADS))
+    return torch.get_num_threads()
+
+
+def _header(
+    cases: Sequence[tuple[Case, Sequence[Arm]]], design: Design, session: int, device: Device, run: Run
+) -> dict[str, object]:
+    return {
+        "design": dataclasses.asdict(design),
+        "session": session,
+        "device": [run.device_key, device.key, run.machine_hash, run.torch, run.lock_hash, run.package_version],
+        "cases": {
+            case.case_id: sorted([arm.name, arm.role, arm.source_hash, arm.binary_hash or ""] for arm in arms)
+            for case, arms in cases
+        },
+    }
