@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from frugal import stats
-from frugal.blocks import Block, block_values
+from frugal.block_medians import Block, block_values
 from frugal.records import Comparison, RecordError, RowKey, table_of
 
 # Presets whose few sessions cannot carry a finer verdict (docs/methodology.md, "Design of an experiment").
