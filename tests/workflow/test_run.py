@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pyarrow.parquet as pq
 import pytest
@@ -119,12 +120,7 @@ def test_an_edit_reruns_what_depends_on_it(finished: Campaign, tmp_path, changes
 
 
 def planned(output: str) -> dict[str, int]:
-    """Rule and number of jobs of Snakemake's table of job statistics."""
-    lines = output[output.index("Job stats:") :].splitlines()[3:]
-    found = {}
-    for line in lines:
-        parts = line.split()
-        if len(parts) != 2 or parts[0] == "total":
-            break
-        found[parts[0]] = int(parts[1])
-    return found
+    """Rule and jobs of Snakemake's table of statistics (the rich logger writes spaces for underscores)."""
+    table = output[output.index("Job stats") : output.index("Reasons:")]
+    found = re.findall(r"^\s*([a-z][a-z_ ]*?)\s{2,}(\d+)\s*$", table, re.MULTILINE)
+    return {rule.replace(" ", "_"): int(count) for rule, count in found if rule != "total"}

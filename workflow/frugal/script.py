@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +26,7 @@ from frugal.errors import FrugalError
 FAILED = "error: "  # the first word of a failed job's last log line; `failures` looks for it
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 PR_SET_PDEATHSIG = 1
+CAMPAIGN = "FRUGAL_CAMPAIGN_ID"
 
 
 @contextlib.contextmanager
@@ -59,6 +60,21 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
                 flush=True,
             )
             raise SystemExit(1) from None
+
+
+def hand_down(library: Sequence[str], campaign_id: str) -> None:
+    """Let the jobs of this call find the library and know to which call they belong (their environment is this one's).
+
+    A job on another node parses the workflow again there, which does the same for it.
+    """
+    paths = [*library, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    os.environ.setdefault(CAMPAIGN, campaign_id)
+
+
+def campaign_id() -> str | None:
+    """The call of the workflow that this job belongs to; None outside of one."""
+    return os.environ.get(CAMPAIGN)
 
 
 def failures(folder: Path, since: float) -> list[tuple[Path, str]]:

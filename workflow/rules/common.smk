@@ -1,20 +1,17 @@
 # The functions that rules share. No rule stands here, and no function stands beside a rule. Nothing here looks at the
 # machine: parameters that depend on it would differ between a cluster's head node and its jobs and rerun everything.
 import json
-import os
 import time
 
 from snakemake.exceptions import WorkflowError
 
-# The library is found beside this file, so that the workflow also runs as a module and without an installation. Jobs
-# are children of this process, or of one that parses this file again on its node, and so inherit the variable.
+# The library is found beside this file, so that the workflow also runs as a module and without an installation.
 REPOSITORY = Path(workflow.current_basedir).parent.parent
 LIBRARY = [str(REPOSITORY / "workflow"), str(REPOSITORY)]
 sys.path[:0] = [folder for folder in LIBRARY if folder not in sys.path]
-os.environ["PYTHONPATH"] = os.pathsep.join([*LIBRARY, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 from frugal import config as campaign
-from frugal import script
+from frugal import script as adapter  # `script` is a word of Snakemake
 from frugal.cusnn.builds import builds
 from frugal.data import choose
 from frugal.data import sources as data_sources
@@ -22,7 +19,7 @@ from frugal.errors import FrugalError
 from frugal.provenance import new_ulid, source_hash
 
 STARTED = time.time()
-os.environ.setdefault("FRUGAL_CAMPAIGN_ID", new_ulid())
+adapter.hand_down(LIBRARY, campaign_id=new_ulid())
 
 try:
     CONFIG = campaign.load(config)
@@ -119,7 +116,7 @@ def raw_files():
     """Every file of rows that this campaign makes."""
     return [
         *expand(f"{RAW}/{{label}}/cusnn/sparsity/{{network}}.parquet", label=LABELS, network=NETWORKS),
-        *expand(f"{RAW}/{{label}}/cusnn/bench_layer/session-{{k}}.parquet", label=LABELS, k=range(SESSIONS)),
+        *expand(f"{RAW}/{{label}}/cusnn/layers/session-{{k}}.parquet", label=LABELS, k=range(SESSIONS)),
     ]
 
 
@@ -138,7 +135,7 @@ def figure_files(names):
 
 def tell_failures():
     """After a failed run: the cause of each failure, its log, and what to type next."""
-    found = script.failures(Path("logs"), STARTED)
+    found = adapter.failures(Path("logs"), STARTED)
     for path, cause in found:
         print(f"\n{path}\n    {cause}", file=sys.stderr)
     print(

@@ -25,8 +25,6 @@ rule download:
         ensure("data/downloads/{file}", non_empty=True),
     log:
         "<logs>/download/{file}.log",
-    benchmark:
-        "<benchmarks>/download/{file}.jsonl"
     cache: True
     conda:
         "../../envs/core.yaml"
@@ -46,8 +44,6 @@ rule image_to_bin:
         multiext("data/bins/{preprocess}", ".bin", ".bin.json"),
     log:
         "<logs>/image_to_bin/{preprocess}.log",
-    benchmark:
-        "<benchmarks>/image_to_bin/{preprocess}.jsonl"
     cache: True
     conda:
         "../../envs/core.yaml"
@@ -70,8 +66,6 @@ rule network_weights:
         multiext("data/weights/{network}-{definition}", ".safetensors", ".json"),
     log:
         "<logs>/network_weights/{network}-{definition}.log",
-    benchmark:
-        "<benchmarks>/network_weights/{network}-{definition}.jsonl"
     cache: True
     conda:
         "../../envs/torch.yaml"

@@ -6,8 +6,6 @@ rule build_kernel:
         multiext("<results>/kernels/{family}/{variant}.sm_{capability}", ".json", ".cubin", ".ptx"),
     log:
         "<logs>/build_kernel/{family}/{variant}.sm_{capability}.log",
-    benchmark:
-        "<benchmarks>/build_kernel/{family}/{variant}.sm_{capability}.jsonl"
     wildcard_constraints:
         capability=r"\d{2,3}",
     cache: True

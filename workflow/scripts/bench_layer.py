@@ -1,10 +1,8 @@
 """One timing session over the convolution layers of the configured networks."""
 
-from frugal.script import job
+from frugal.script import campaign_id, job
 
 with job(snakemake) as say:
-    import os
-
     from frugal import config
     from frugal.cusnn import bench_layer
 
@@ -19,7 +17,7 @@ with job(snakemake) as say:
         session=int(snakemake.wildcards.session),
         threads=snakemake.threads,
         config_json=config.record_json(config.load(snakemake.config)),
-        campaign_id=os.environ.get("FRUGAL_CAMPAIGN_ID"),
+        campaign_id=campaign_id(),
         out=snakemake.output[0],
         say=say,
     )

@@ -1,10 +1,8 @@
 """Count the zeros in the input of every convolution of one network."""
 
-from frugal.script import job
+from frugal.script import campaign_id, job
 
 with job(snakemake) as say:
-    import os
-
     from frugal import config
     from frugal.cusnn import rows
 
@@ -15,7 +13,7 @@ with job(snakemake) as say:
         preset=snakemake.params.preset,
         threads=snakemake.threads,
         config_json=config.record_json(config.load(snakemake.config)),
-        campaign_id=os.environ.get("FRUGAL_CAMPAIGN_ID"),
+        campaign_id=campaign_id(),
         out=snakemake.output[0],
         say=say,
     )

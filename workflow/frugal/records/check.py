@@ -66,11 +66,15 @@ def refuse(problems: Sequence[str], path: object) -> None:
 
 
 def _to_array(values: list[object], kind: pa.DataType) -> pa.Array:
-    # Arrow would cut 1.5 down to 1, decode bytes, and take a naive time for UTC.
+    # Arrow would cut 1.5 down to 1, take true for 1.0, decode bytes, and take a naive time for UTC.
     allowed = _ALLOWED[kind.id]
     for value in values:
-        if value is not None and (not isinstance(value, allowed) or getattr(value, "tzinfo", kind) is None):
-            raise TypeError(f"not {value!r}" + (", which has no time zone" if isinstance(value, datetime) else ""))
+        if value is None:
+            continue
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            raise TypeError(f"not {value!r}")
+        if isinstance(value, datetime) and value.tzinfo is None:
+            raise TypeError(f"not {value!r}, which has no time zone")
     return pa.array(values, type=kind)
 
 

@@ -78,6 +78,8 @@ def _sample_lists(
 ) -> tuple[pa.ListArray, list[str]]:
     filed = [samples.get(row.key, ()) for row in rows]
     arrays, problems = to_arrays([sample for of_row in filed for sample in of_row], list(SAMPLE), "samples")
+    if problems:
+        return pa.nulls(len(rows), JOB.field("samples").type), problems
     offsets = [0]
     for of_row in filed:
         offsets.append(offsets[-1] + len(of_row))

@@ -95,7 +95,7 @@ def _arm(
 
         return Prepared(run=run, keep=tuple(bound))
 
-    return Arm(name=name, role=role, prepare=prepare, dtype=dtype, tf32=True, regimes=regimes, tolerance="norm")
+    return Arm(name=name, role=role, prepare=prepare, dtype=dtype, tf32=len(regimes) > 1 or None, regimes=regimes, tolerance="norm")
 
 
 def _bound(args: Sequence[object], inputs: Inputs) -> list[object]:
