@@ -1,0 +1,22 @@
+"""Exact float32 convolution that skips zeros: generated CUDA kernels, their choice and launch, and a CPU twin.
+
+Importing this package loads neither torch nor numba; `kernels.sparse.cpu` loads both.
+"""
+
+from kernels.sparse.arguments import Workspace, arguments
+from kernels.sparse.pack import pack_weights
+from kernels.sparse.planning import Plan, plan
+from kernels.sparse.shape import ConvShape, UnsupportedShape
+from kernels.sparse.variant import Variant, variants
+
+__all__ = [
+    "ConvShape",
+    "Plan",
+    "UnsupportedShape",
+    "Variant",
+    "Workspace",
+    "arguments",
+    "pack_weights",
+    "plan",
+    "variants",
+]

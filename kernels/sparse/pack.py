@@ -5,7 +5,10 @@ The output channel runs fastest, so that a warp's lanes load neighbours.
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pack_weights(w: torch.Tensor) -> torch.Tensor:
@@ -14,6 +17,8 @@ def pack_weights(w: torch.Tensor) -> torch.Tensor:
     Raises ValueError if w is not four-dimensional, square in its last two, float32 or float16, or not finite (a zero
     that is skipped would hide an infinite weight: 0·inf is NaN in a dense convolution).
     """
+    import torch  # here, so that the package can be imported to name kernels without torch
+
     if w.dim() != 4 or w.shape[2] != w.shape[3]:
         raise ValueError(f"weights of shape {tuple(w.shape)}: [N, C, k, k] is needed, as nn.Conv2d.weight has it.")
     if w.dtype not in (torch.float32, torch.float16):

@@ -66,6 +66,12 @@ def source(variant) -> str:
     return PRELUDE.format(name=variant.name, floats=floats) + "\n".join(head + indent(body)) + "\n"
 
 
+def grid(variant, shape, splits: int) -> tuple[int, int, int]:
+    """Blocks: (tiles of all images, groups of 32·o output channels, splits of the input channels)."""
+    tiles = -(-shape.H_out // variant.th) * -(-shape.W_out // variant.tw)
+    return shape.B * tiles, -(-shape.N // (32 * variant.outputs_per_lane)), splits
+
+
 def _pitch(variant) -> int:
     return -(-window(variant.th, variant.tw, variant.k, variant.stride)[1] // 4) * 4
 

@@ -1,86 +1,109 @@
 """The generated kernels in Numba's CUDA simulator, against float64 plain sums. Tiny: a thread is a Python thread."""
 
-import os
-import pickle
-import subprocess
-import sys
-from pathlib import Path
+import functools
 
 import numpy as np
 import pytest
+import torch
 
-from kernels.sparse import reference
-from kernels.sparse.variant import Variant
+from kernels.simulator import simulate
+from kernels.sparse import ConvShape, Variant, Workspace, arguments, pack_weights, reference
+from kernels.sparse.planning import cut
 
-SMALL = {"rung": "v3_ballot", "th": 2, "tw": 3, "warps": 2}
-#         variant, (images, C, H, W, N), splits, zeros
+V1 = Variant("v1_naive", th=1, tw=1, warps=1, skip=False, fetch="direct")
+V2 = Variant("v2_dense", th=2, tw=3, warps=2, skip=False, fetch="direct")
+V3 = functools.partial(Variant, "v3_ballot", th=2, tw=3, warps=2, fetch="branch")
+
+# variant, shape, splits, share of zeros
 CASES = {
-    "one split": (SMALL, (1, 3, 3, 4, 5), 1, 0.5),
-    "two splits, ragged tiles, odd channels": (SMALL, (1, 5, 3, 4, 5), 2, 0.5),
-    "more splits than channels need": (SMALL, (1, 3, 2, 3, 31), 3, 0.6),
-    "tile larger than the image": (SMALL | {"th": 4, "tw": 4}, (1, 2, 1, 2, 1), 1, 0.3),
-    "two images, two groups": (SMALL | {"warps": 1}, (2, 2, 2, 2, 33), 1, 0.5),
-    "two outputs a lane": (SMALL | {"outputs_per_lane": 2}, (1, 3, 2, 4, 64), 2, 0.5),
-    "whole rows": (SMALL | {"fetch": "row"}, (1, 3, 3, 3, 32), 1, 0.5),
-    "dense twin": (SMALL | {"skip": False, "fetch": "row"}, (1, 5, 3, 4, 5), 2, 0.5),
-    "every position tested": (SMALL | {"min_taps": 1}, (1, 3, 2, 3, 3), 1, 0.7),
-    "all zero": (SMALL, (1, 3, 2, 3, 3), 2, 1.0),
-    "many chunks": (SMALL | {"th": 7, "tw": 7, "warps": 4}, (1, 4, 7, 7, 2), 1, 0.8),
-}
+    "v1": (V1, ConvShape(2, 3, 3, 5, 3), 1, 0.5),
+    "v1, stride 2, a filter of one": (Variant("v1_naive", k=1, stride=2, th=1, tw=1, warps=1, skip=False,
+                                              fetch="direct"), ConvShape(1, 5, 5, 4, 2, k=1, stride=2, pad=0), 1, 0.5),
+    "v2, ragged tiles": (V2, ConvShape(2, 3, 3, 5, 5), 1, 0.5),
+    "v2, more channels than a chain": (V2, ConvShape(1, 33, 2, 2, 1), 1, 0.5),
+    "v2, two outputs a lane": (Variant("v2_dense", th=2, tw=2, warps=1, outputs_per_lane=2, skip=False,
+                                       fetch="direct"), ConvShape(1, 2, 2, 3, 63), 1, 0.5),
+    "v3, one split": (V3(), ConvShape(1, 3, 3, 4, 5), 1, 0.5),
+    "v3, two splits, ragged tiles, odd channels": (V3(), ConvShape(1, 5, 3, 4, 5), 2, 0.5),
+    "v3, more splits than channels need": (V3(), ConvShape(1, 3, 2, 3, 31), 3, 0.6),
+    "v3, tile larger than the image": (V3(th=4, tw=4), ConvShape(1, 2, 1, 2, 1), 1, 0.3),
+    "v3, two images, two groups": (V3(warps=1), ConvShape(2, 2, 2, 2, 33), 1, 0.5),
+    "v3, two outputs a lane": (V3(outputs_per_lane=2), ConvShape(1, 3, 2, 4, 64), 2, 0.5),
+    "v3, whole rows": (V3(fetch="row"), ConvShape(1, 3, 3, 3, 32), 1, 0.5),
+    "v3, dense twin": (V3(skip=False, fetch="row"), ConvShape(1, 5, 3, 4, 5), 2, 0.5),
+    "v3, every position tested": (V3(min_taps=1), ConvShape(1, 3, 2, 3, 3), 1, 0.7),
+    "v3, a filter of one": (V3(k=1, min_taps=1), ConvShape(1, 5, 2, 4, 3, k=1, pad=0), 1, 0.5),
+    "v3, stride 2": (V3(stride=2, tw=2, fetch="row"), ConvShape(1, 3, 5, 4, 3, stride=2), 1, 0.5),
+    "v3, all zero": (V3(), ConvShape(1, 3, 2, 3, 3), 2, 1.0),
+    "v3, many chunks": (V3(th=7, tw=7, warps=4), ConvShape(1, 4, 7, 7, 2), 1, 0.8),
+}  # fmt: skip
 
 
-def inputs(name: str) -> tuple[np.ndarray, np.ndarray]:
+def inputs(shape: ConvShape, zeros: float) -> tuple[np.ndarray, np.ndarray]:
     """Small integers: every sum is below 2^24, so float32 is exact in any order."""
-    _, (images, c, height, width, n), _, zeros = CASES[name]
-    rng = np.random.default_rng(len(name))
-    x = rng.integers(-8, 9, (images, c, height, width)).astype(np.float32)
+    rng = np.random.default_rng(shape.C * 100 + shape.N)
+    x = rng.integers(-8, 9, (shape.B, shape.C, shape.H, shape.W)).astype(np.float32)
     x[rng.random(x.shape) < zeros] = -0.0
-    return x, rng.integers(-8, 9, (n, c, 3, 3)).astype(np.float32)
+    return x, rng.integers(-8, 9, (shape.N, shape.C, shape.k, shape.k)).astype(np.float32)
 
 
-def special(value: float) -> tuple[np.ndarray, np.ndarray]:
-    x, w = inputs("two splits, ragged tiles, odd channels")
-    x[0, 3, 1, 2] = value
-    return x, w
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory) -> dict[str, list[np.ndarray]]:
-    """All cases in one process: starting one takes longer than most cases."""
-    folder = tmp_path_factory.mktemp("simulator")
-    jobs = {
-        name: {"variant": Variant(**v).name, "x": inputs(name)[0], "w": inputs(name)[1], "splits": s, "repeats": 1}
-        for name, (v, _, s, _) in CASES.items()
-    }
-    jobs["two splits, ragged tiles, odd channels"]["repeats"] = 2
-    for value in (np.nan, np.inf):
-        x, w = special(value)
-        jobs[str(value)] = {"variant": Variant(**SMALL).name, "x": x, "w": w, "splits": 2, "repeats": 1}
-    (folder / "cases").write_bytes(pickle.dumps(list(jobs.values())))
-    script = Path(__file__).with_name("simulate.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder / "cases"), str(folder / "out")],
-        env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(jobs, pickle.loads((folder / "out").read_bytes()), strict=True))
+def run(variant: Variant, shape: ConvShape, splits: int, x: np.ndarray, w: np.ndarray, workspace=None) -> np.ndarray:
+    """The kernel's output. x and y are channel slices between guards; y and the slots hold NaN before."""
+    plan = cut(variant, shape, splits)
+    workspace = workspace or Workspace("cpu")
+    slots, tickets = workspace.reserve(plan.slot_floats + 1, plan.tickets + 1)
+    slots.fill_(float("nan"))
+    wide_x = torch.full((shape.B, shape.C + 1, shape.H, shape.W), float("nan"))
+    wide_x[:, 1:] = torch.from_numpy(x)
+    wide_y = torch.full((shape.B, shape.N + 2, shape.H_out, shape.W_out), float("nan"))
+    y = wide_y[:, 1:-1]
+    given = arguments(plan, wide_x[:, 1:], pack_weights(torch.from_numpy(w)), y, workspace)
+    arrays = [value.numpy() if isinstance(value, torch.Tensor) else value for value in given]
+    arrays = [a.view(np.uint32) if isinstance(a, np.ndarray) and a.dtype == np.int32 else a for a in arrays]
+    simulate(variant.source(), plan.grid, plan.block, arrays)
+    assert wide_y[:, 0].isnan().all(), "a guard before an image was overwritten"
+    assert wide_y[:, -1].isnan().all(), "a guard after an image was overwritten"
+    assert slots[plan.slot_floats :].isnan().all(), "a write beyond the slots"
+    assert not tickets.any(), "a ticket did not wrap"
+    return y.numpy()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_integers_are_exact(simulated, name):
-    for y in simulated[name]:
-        np.testing.assert_array_equal(y, reference.conv(*inputs(name)))
+def test_integers_are_exact(name):
+    variant, shape, splits, zeros = CASES[name]
+    x, w = inputs(shape, zeros)
+    np.testing.assert_array_equal(run(variant, shape, splits, x, w), reference.conv(x, w, stride=shape.stride))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_non_finite_inputs_reach_what_dense_reaches(simulated, value):
+def test_all_rungs_agree_with_the_sum_in_float64():
+    shape = ConvShape(1, 4, 3, 4, 5)
+    rng = np.random.default_rng(3)
+    x = np.maximum(rng.standard_normal((1, 4, 3, 4)), 0).astype(np.float32)
+    w = rng.standard_normal((5, 4, 3, 3)).astype(np.float32)
+    wanted = reference.conv(x, w)
+    found = [run(variant, shape, 1, x, w) for variant in (V1, V2, V3(), V3(fetch="row"), V3(skip=False))]
+    for y in found:
+        # 36 terms: a few roundings of 6e-8 each, against sums that cancel a little.
+        assert np.linalg.norm(y - wanted) <= 5e-7 * np.linalg.norm(wanted)
+    np.testing.assert_array_equal(found[2], found[3])  # how values are fetched changes no order of sums
+    np.testing.assert_array_equal(found[2], found[4])  # adding 0·w changes no sum
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_inputs_reach_what_dense_reaches(value):
+    shape = ConvShape(1, 3, 3, 4, 3)
+    x, w = inputs(shape, 0.5)
+    x[0, 2, 1, 2] = value
     with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(simulated[str(value)][0], reference.conv(*special(value)))
+        wanted = reference.conv(x, w)
+    np.testing.assert_array_equal(run(V3(), shape, 2, x, w), wanted)
 
 
-def test_a_repeat_on_the_same_workspace_gives_the_same_bits(simulated):
-    first, second = simulated["two splits, ragged tiles, odd channels"]
-    np.testing.assert_array_equal(first, second)
+def test_layers_share_a_workspace_and_repeat_their_bits():
+    workspace = Workspace("cpu")
+    shape, other = ConvShape(1, 5, 2, 4, 3), ConvShape(1, 3, 2, 3, 33)
+    x, w = (value * np.float32(0.1) for value in inputs(shape, 0.5))
+    first = run(V3(), shape, 2, x, w, workspace)
+    big = inputs(other, 0.5)
+    np.testing.assert_array_equal(run(V3(), other, 2, *big, workspace), reference.conv(*big))
+    np.testing.assert_array_equal(run(V3(), shape, 2, x, w, workspace), first)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from kernels.sparse.taps import taps, window
-from kernels.sparse.variant import Variant, parse
+from kernels.sparse.variant import Variant, variants
 
 
 @pytest.mark.parametrize(("k", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
@@ -22,12 +22,9 @@ def test_taps_are_the_terms_of_the_convolution(k, stride):
 
 
 def test_a_variant_is_its_name():
-    variants = [
-        Variant("v3_ballot"),
-        Variant("v3_ballot", th=4, outputs_per_lane=2, skip=False, fetch="row", min_taps=1),
-    ]
-    assert [parse(v.name) for v in variants] == variants
-    assert len({v.name for v in variants}) == 2
+    found = [*variants(), Variant("v3_ballot", k=1, stride=2, th=12, tw=1, warps=16, fetch="branch", min_taps=17)]
+    assert [Variant.parse(v.name) for v in found] == found
+    assert len({v.name for v in found}) == len(found)
 
 
 @pytest.mark.parametrize(("field", "value"), [("rung", "v9"), ("k", 5), ("stride", 3), ("th", 0), ("warps", 33)])
@@ -38,4 +35,4 @@ def test_an_impossible_variant_names_its_field(field, value):
 
 def test_a_foreign_name_is_refused():
     with pytest.raises(ValueError, match="no variant"):
-        parse("v3_ballot")
+        Variant.parse("v3_ballot")

@@ -1,0 +1,100 @@
+"""From a plan and tensors to the arguments of a launch, and the memory that launches share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernels.sparse.shape import UnsupportedShape
+
+if TYPE_CHECKING:
+    import torch
+
+    from kernels.sparse.planning import Plan
+
+
+class Workspace:
+    """Partial sums and tickets of all launches on one stream; launches on two streams need two workspaces.
+
+    It grows on demand. Launches bound before keep the memory that they were bound to alive, and tickets return to zero
+    at the end of every launch, so old and new memory stay valid. After a failed launch make a new workspace: its
+    tickets may be left anywhere.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        import torch
+
+        self.device = torch.device(device)
+        self.slots = torch.empty(1, dtype=torch.float32, device=self.device)
+        self.tickets = torch.zeros(1, dtype=torch.int32, device=self.device)
+
+    def reserve(self, slot_floats: int, tickets: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(slots float32, tickets int32), flat, at least so long; the tickets are zero."""
+        import torch
+
+        if self.slots.numel() < slot_floats:
+            self.slots = torch.empty(slot_floats, dtype=torch.float32, device=self.device)
+        if self.tickets.numel() < tickets:
+            self.tickets = torch.zeros(tickets, dtype=torch.int32, device=self.device)
+        return self.slots, self.tickets
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return 4 * (self.slots.numel() + self.tickets.numel())
+
+
+def arguments(
+    plan: Plan, x: torch.Tensor, w_packed: torch.Tensor, y: torch.Tensor, workspace: Workspace
+) -> list[torch.Tensor | int]:
+    """What `kernels.launch.Kernel.bind(plan.grid, plan.block, ...)` takes, in the kernel's order.
+
+    x: [B, C, H, W] float32, w_packed: [C, k, k, Npad] float32 from `pack_weights`, y: [B, N, H_out, W_out] float32.
+    x and y may be channel slices of larger tensors: any batch stride, each image dense. Raises UnsupportedShape.
+    """
+    shape = plan.shape
+    padded = -(-shape.N // 32) * 32
+    _check("x", x, (shape.B, shape.C, shape.H, shape.W))
+    _check("y", y, (shape.B, shape.N, shape.H_out, shape.W_out))
+    _check("w_packed", w_packed, (shape.C, shape.k, shape.k, padded))
+    if shape.B * max(x.stride(0), y.stride(0)) >= 2**31:
+        raise UnsupportedShape("the batch spans 2^31 elements or more: the kernels index fewer; split the batch.")
+    slots, tickets = workspace.reserve(plan.slot_floats, plan.tickets)
+    tiles_w = -(-shape.W_out // plan.variant.tw)
+    values = {
+        "x": _flat(x),
+        "w": w_packed.detach().reshape(-1),
+        "y": _flat(y),
+        "slots": slots,
+        "tickets": tickets,
+        "B": shape.B,
+        "C": shape.C,
+        "H": shape.H,
+        "W": shape.W,
+        "N": shape.N,
+        "Np": padded,
+        "tiles_w": tiles_w,
+        "tiles": tiles_w * -(-shape.H_out // plan.variant.th),
+        "splits": plan.splits,
+        "x_batch": x.stride(0),
+        "y_batch": y.stride(0),
+    }
+    return [values[name] for name, _ in plan.variant.parameters]
+
+
+def _check(name: str, tensor: torch.Tensor, wanted: tuple[int, ...]) -> None:
+    import torch
+
+    if tuple(tensor.shape) != wanted or tensor.dtype != torch.float32:
+        raise UnsupportedShape(
+            f"{name} is {tensor.dtype} {tuple(tensor.shape)}: this plan was made for float32 {wanted}; plan anew."
+        )
+    if not tensor[0].is_contiguous() or tensor.stride(0) < 0:
+        raise UnsupportedShape(
+            f"{name} has strides {tensor.stride()}: each image must be dense in memory (NCHW); call .contiguous()."
+        )
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """The memory from the first image's first to the last image's last element, gaps between images included."""
+    span = (tensor.shape[0] - 1) * tensor.stride(0) + tensor[0].numel()
+    return tensor.detach().as_strided((span,), (1,))
