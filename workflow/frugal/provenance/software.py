@@ -20,7 +20,7 @@ def versions() -> dict[str, str | None]:
     return {
         "python": platform.python_version(),
         "snakemake": installed("snakemake"),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torch_git": torch.version.git_version,
         "torch_cuda": torch.version.cuda,
         "cudnn": None if cudnn is None else str(cudnn),
