@@ -42,12 +42,12 @@ cusnn: $(STAMP) ## the figures of cuSNN only
 	@$(BIN)/frugal refresh
 	$(SNAKEMAKE) $(ARGS) -- cusnn
 
-lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, schema and configuration in step
+lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
-	$(BIN)/python -m frugal.config --check
+	$(BIN)/python -m frugal.docs --check
 
 test: $(STAMP) lint ## lint and tests (12 minutes on 2 cores)
 	$(BIN)/pytest $(ARGS)
@@ -61,8 +61,8 @@ test-smoke: $(STAMP) ## the whole default campaign from an empty folder
 test-gpu: $(STAMP) ## the tests that need an NVIDIA GPU
 	$(BIN)/pytest -m gpu $(ARGS)
 
-docs: $(STAMP) ## write what is generated: config.yaml, its schema, the table in docs/usage.md
-	$(BIN)/python -m frugal.config --write
+docs: $(STAMP) ## write what is generated: config.yaml, its schema, the tables in docs/
+	$(BIN)/python -m frugal.docs --write
 
 clean: ## remove what a run makes; the environment, downloads and recorded campaigns stay
 	rm -rf logs benchmarks .snakemake
