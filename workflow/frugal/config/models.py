@@ -152,7 +152,7 @@ class Kernels(Section):
     """What is built without a GPU."""
 
     capabilities: _list_of(Capability) = Field(["7.5", "8.0", "8.9", "9.0"], examples=[["8.0", "9.0"]])
-    """The compute capabilities that kernels are built for; that of the machine's GPU is added. Text, so in quotes."""
+    """The compute capabilities to build kernels for where there is no GPU; else its own alone. Text, so in quotes."""
 
 
 class Cusnn(Section):
