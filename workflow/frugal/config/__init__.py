@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from .check import combinations
 from .docs import json_schema, markdown_table, write, yaml_text
 from .errors import ConfigError, problems
-from .expand import CaseSpec, expand, margins, preprocess, sessions
+from .expand import CaseSpec, expand, preprocess, sessions
 from .models import Config
 from .record import record_json
 
@@ -22,7 +22,6 @@ __all__ = [
     "expand",
     "json_schema",
     "load",
-    "margins",
     "markdown_table",
     "preprocess",
     "record_json",

@@ -32,12 +32,6 @@ def sessions(cfg: Config) -> int:
     return cfg.timing.sessions or PRESET_SESSIONS[cfg.preset]
 
 
-def margins(cfg: Config) -> dict[str, float]:
-    """What counts as the same, by `kernel` and `end_to_end`: three sessions of `quick` cannot tell less than 5 %."""
-    least = 0.05 if cfg.preset == "quick" else 0.0
-    return {"kernel": max(cfg.timing.margin_kernel, least), "end_to_end": max(cfg.timing.margin_end_to_end, least)}
-
-
 def preprocess(network: str, definition: str) -> str:
     """What the weights of a network want done to an image: `torchvision` (RGB, scaled, normalised) or `keras_caffe`.
 
