@@ -259,6 +259,17 @@ def test_higher_is_better_inverts():
     assert worse["verdict"] == "WORSE"
 
 
+@pytest.mark.parametrize(("metric", "higher_is_better", "best"), [("accuracy", True, "a"), ("bytes", False, "b")])
+def test_the_best_baseline_depends_on_the_direction(metric, higher_is_better, best):
+    campaign = Campaign()
+    run = campaign.run(0)
+    for arm, role, value in (("x", "ours", 0.7), ("a", "baseline", 0.9), ("b", "baseline", 0.6)):
+        campaign.row(
+            run, [], arm=arm, role=role, metric=metric, regime=None, value=value, higher_is_better=higher_is_better
+        )
+    assert [row["baseline"] for row in campaign.compare() if row["best_baseline"]] == [best]
+
+
 def test_a_value_of_zero_has_no_ratio():
     (row,) = values("sparsity", [0.0, 0.0], [0.5, 0.5], True).compare()
     assert (row["ratio"], row["n_sessions"], row["reason_code"]) == (None, 0, "few_sessions")
