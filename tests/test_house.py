@@ -15,6 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from frugal import config
+
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / "workflow"
 LIBRARY = sorted([*(WORKFLOW / "frugal").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
@@ -384,6 +386,8 @@ def test_profiles_hold_options_of_the_pinned_snakemake_and_repeat_the_defaults(p
     rules = set(rules_with_scripts())
     for key in ("set-threads", "set-resources"):
         assert set(given.get(key, {})) <= rules
+    if "configfile" in given:  # a campaign beside the profile
+        config.load(yaml.safe_load((path.parent / given["configfile"]).read_text()))
     assert path.read_text().startswith("# "), "a profile begins with when to use it, and its one command"
 
 
