@@ -9,6 +9,7 @@ from statistics import median
 from torch import Tensor
 
 from frugal import stats
+from frugal.clock import Clock
 from frugal.errors import FrugalError
 from frugal.records import RowKey, Sample
 from frugal.timing.arms import Arm, Case, Inputs, Prepared, Reference
@@ -58,6 +59,7 @@ def benchmark(
     against: Callable[..., object] | None = None,
     preset: str = "quick",
     device: Device | None = None,
+    clock: Clock | None = None,
 ) -> Report:
     """Time `fn(*args)`, interleaved in palindromes with `against(*args)` where that is given.
 
@@ -81,7 +83,7 @@ def benchmark(
         inputs=lambda seed, phase: {name: value.detach().clone() for name, value in given.items()},
         reference=None if against is None else lambda inputs: _references(_call(against, args, inputs)),
     )
-    return _report(measure_case(case, arms, design, 0, device), against is not None)
+    return _report(measure_case(case, arms, design, 0, device, clock), against is not None)
 
 
 def _arm(
@@ -95,7 +97,15 @@ def _arm(
 
         return Prepared(run=run, keep=tuple(bound))
 
-    return Arm(name=name, role=role, prepare=prepare, dtype=dtype, tf32=len(regimes) > 1 or None, regimes=regimes, tolerance="norm")
+    return Arm(
+        name=name,
+        role=role,
+        prepare=prepare,
+        dtype=dtype,
+        tf32=len(regimes) > 1 or None,
+        regimes=regimes,
+        tolerance="norm",
+    )
 
 
 def _bound(args: Sequence[object], inputs: Inputs) -> list[object]:

@@ -106,7 +106,7 @@ class _Session:
             outputs, item.fault = _attempt(item.arm, partial(self._first_call, item, inputs))
             if checksum(inputs) != before:
                 item.fault = Fault("incorrect", "inputs: the arm changed its inputs")
-                inputs = self._inputs("verify")
+                verifier.inputs = inputs = self._inputs("verify")
             elif item.fault is None:
                 item.before, item.fault = _checked(item.arm, verifier, outputs)
 

@@ -33,7 +33,8 @@ class Design:
     run), `load_s` the load on a GPU before an arm's first call, so that nothing is autotuned on a cold clock.
     `regimes` limits what is measured (None: each arm's own). `flush` is `write` or `write_read`: a second, reading pass
     over the flushed buffer leaves no dirty lines in L2. `spin_factor` times the host's enqueue time is how long the
-    device is held back while a sample is queued. `threads` is set for torch and Numba (None: left alone).
+    device is held back while a sample is queued. `threads` is set for torch and Numba, `affinity` (CPU
+    numbers) for the process; None: left alone.
     """
 
     preset: str
@@ -52,6 +53,7 @@ class Design:
     flush: str = "write"
     spin_factor: float = 2.0
     threads: int | None = None
+    affinity: tuple[int, ...] | None = None
     cooldown_s: float = 0.0
 
     @classmethod
@@ -67,8 +69,9 @@ class Design:
             if name not in names:
                 raise DesignError(f"timing.{name} is not a field of a design: use one of {', '.join(sorted(names))}")
         given = {name: value for name, value in override.items() if value is not None}
-        if "regimes" in given:
-            given["regimes"] = tuple(given["regimes"])  # type: ignore[call-overload]
+        for name in ("regimes", "affinity"):
+            if name in given:
+                given[name] = tuple(given[name])  # type: ignore[call-overload]
         return dataclasses.replace(PRESETS[preset], **given)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
@@ -85,6 +88,8 @@ class Design:
                 raise DesignError(f"timing.{name} = {getattr(self, name)}: it must be 0 or greater")
         if self.threads is not None and self.threads < 1:
             raise DesignError(f"timing.threads = {self.threads}: it must be an integer >= 1, or null")
+        if self.affinity is not None and not self.affinity:
+            raise DesignError("timing.affinity is empty: give at least one CPU number, or null")
         if self.flush not in ("write", "write_read"):
             raise DesignError(f"timing.flush = {self.flush!r}: it must be write or write_read")
         for regime in self.regimes if self.regimes is not None else ():

@@ -106,7 +106,7 @@ class _Queue:
         self.device.synchronize()
         anchor = self.anchor
         return [
-            (at + int(anchor.elapsed_time(start) * 1e6), start.elapsed_time(end) * 1e-3 / m) for start, end in pairs
+            (at + round(anchor.elapsed_time(start) * 1e6), start.elapsed_time(end) * 1e-3 / m) for start, end in pairs
         ]
 
 
@@ -134,7 +134,7 @@ def spin_cycles(device: QueueDevice, design: Design, host_s: float) -> int:
 
 def runs_per_sample(run_s: float) -> int:
     """m: as many runs as last 1 ms, between 1 and 1000."""
-    return max(1, min(RUNS_MAX, math.ceil(SAMPLE_S / run_s))) if run_s > 0 else RUNS_MAX
+    return max(1, min(RUNS_MAX, math.ceil(SAMPLE_S / run_s - 1e-9))) if run_s > 0 else RUNS_MAX
 
 
 def build(

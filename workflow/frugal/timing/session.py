@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +52,7 @@ def run_session(
     began = clock.ns()
     listed = list(cases)
     _check_cases(listed)
-    run = dataclasses.replace(run, threads=_pin_threads(design))
+    run = dataclasses.replace(run, threads=_pin(design))
     kept = Journal(path, _header(listed, design, session, device, run), on_progress) if journal else None
     finished: dict[str, CaseResult] = dict(kept.finished) if kept else {}
     if finished:
@@ -92,14 +94,19 @@ def _measure(
         clock.sleep(design.cooldown_s)
     with device.active():
         warmed = warm_up(device, design, clock)
-    for number, (case, arms) in enumerate(waiting, start=len(listed) - len(waiting) + 1):
-        before = clock.ns()
-        result = measure_case(case, arms, design, session, device, clock, run_id=run.run_id, log=log)
-        for row in result.rows:
-            row.warmup_s, row.settled = warmed.seconds, warmed.settled
-        yield case, result
-        seconds = (clock.ns() - before) * 1e-9
-        say(f"[{number}/{len(listed)}] {case.label} · {summary(result.rows)} · {seconds:.1f} s")
+    gc.collect()
+    gc.freeze()  # what the imports left need not be walked again before each case
+    try:
+        for number, (case, arms) in enumerate(waiting, start=len(listed) - len(waiting) + 1):
+            before = clock.ns()
+            result = measure_case(case, arms, design, session, device, clock, run_id=run.run_id, log=log)
+            for row in result.rows:
+                row.warmup_s, row.settled = warmed.seconds, warmed.settled
+            yield case, result
+            seconds = (clock.ns() - before) * 1e-9
+            say(f"[{number}/{len(listed)}] {case.label} · {summary(result.rows)} · {seconds:.1f} s")
+    finally:
+        gc.unfreeze()
 
 
 def summary(rows: Sequence[Measurement]) -> str:
@@ -145,7 +152,14 @@ def _check_alive(device: Device, case: Case) -> None:
         ) from error
 
 
-def _pin_threads(design: Design) -> int:
+def _pin(design: Design) -> int:
+    """Bind the process as the design says; the threads that torch then has."""
+    if design.affinity is not None:
+        try:
+            os.sched_setaffinity(0, design.affinity)
+        except (AttributeError, OSError) as error:
+            named = ", ".join(map(str, design.affinity))
+            raise FrugalError(f"timing.affinity = [{named}]: this machine refuses ({error}): use null") from error
     if design.threads is not None:
         import numba
 

@@ -1,0 +1,319 @@
+"""A session: fresh order, journal, one job file."""
+
+import dataclasses
+import fcntl
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+import torch
+from frugal.clock import SystemClock
+from frugal.errors import FrugalError
+from frugal.records import SCHEMAS, Run, read_job
+from frugal.timing import Case, CpuDevice, Design, Prepared, Reference, measure_case, run_session
+from frugal.timing.journal import Journal
+from frugal.timing.lease import lease
+from frugal.timing.session import summary
+from frugal.timing.warmup import warm_up
+from timing_fakes import FakeClock, FakeGpu, cpu_arm, gpu_arm, right
+
+DESIGN = Design.of("smoke", n_min=3, block_max_s=0.01, warmup_cpu_s=0.0, regimes=["wall"])
+
+
+def a_run(run_id="01RUN0", **given):
+    values = {"string": "x", "bool": True, "double": 1.0, "int32": 0, "int64": 1}
+    needed = {f.name: values.get(str(f.type)) for f in SCHEMAS["runs"] if not f.nullable}
+    times = [f.name for f in SCHEMAS["runs"] if pa.types.is_timestamp(f.type)]
+    return Run(**(needed | dict.fromkeys(times, datetime(2026, 1, 1, tzinfo=UTC)) | {"run_id": run_id} | given))
+
+
+def a_case(number, measured=None):
+    def inputs(seed, phase):
+        if measured is not None and phase == "verify":
+            measured.append(number)
+        return {"x": torch.randn(10, generator=torch.Generator().manual_seed(seed))}
+
+    def reference(given):
+        y = 2 * given["x"].double()
+        return Reference(y, y.abs(), 1)
+
+    return Case("cusnn", "layers", {"layer": number}, inputs, reference, "net", f"conv{number}", {"n": 1})
+
+
+def cases(count, measured=None, arms=None):
+    return [(a_case(i, measured), arms or [cpu_arm(right)]) for i in range(count)]
+
+
+def session(found, path, design=DESIGN, device=None, said=None, run=None):
+    say = (lambda line: None) if said is None else said.append
+    run_session(found, design, 0, device or CpuDevice(), run or a_run(), path, on_progress=say)
+
+
+def test_a_session_writes_every_case_and_says_one_line_each(tmp_path):
+    said, measured = [], []
+    session(cases(3, measured), tmp_path / "session-0.parquet", said=said)
+    run, rows, samples = read_job(tmp_path / "session-0.parquet")
+    assert len(rows) == 3
+    assert {row.run_id for row in rows} == {run.run_id} == {"01RUN0"}
+    assert [row.layer for row in rows] == ["conv0", "conv1", "conv2"]
+    assert all(row.n_samples == len(samples[row.key]) for row in rows)
+    assert run.threads == torch.get_num_threads()
+    assert run.wall_s > 0
+    assert sorted(measured) == [0, 1, 2]
+    assert len(said) == 3
+    assert re.fullmatch(r"\[1/3\] net conv\d b1 · sparse [\d.]+ (ns|µs|ms) \(wall\) · \d+\.\d s", said[0]), said[0]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_order_of_cases_is_drawn_anew_in_each_session(tmp_path):
+    orders = []
+    for number in range(4):
+        measured = []
+        found = cases(6, measured)
+        run_session(
+            found, DESIGN, number, CpuDevice(), a_run(session=number), tmp_path / f"{number}.parquet",
+            on_progress=lambda line: None,
+        )  # fmt: skip
+        orders.append(tuple(measured))
+    assert len(set(orders)) > 1
+    assert all(sorted(order) == list(range(6)) for order in orders)
+
+
+class Killed(BaseException):
+    """A signal that nothing catches."""
+
+
+def killed_after(count):
+    """The progress of a session that dies after so many cases."""
+    lines = []
+
+    def say(line):
+        lines.append(line)
+        if len(lines) == count:
+            raise Killed
+
+    return say
+
+
+def interrupted(found, path, after, **given):
+    with pytest.raises(Killed):
+        run_session(found, DESIGN, 0, CpuDevice(), a_run("01OLD"), path, on_progress=killed_after(after), **given)
+
+
+def test_a_killed_session_measures_only_what_was_not_finished(tmp_path):
+    path, measured, said = tmp_path / "s.parquet", [], []
+    interrupted(cases(4, measured), path, after=2)
+    first = list(measured)
+    assert len(first) == 2
+    measured.clear()
+    session(cases(4, measured), path, said=said, run=a_run("01NEW"))
+    assert set(first) | set(measured) == {0, 1, 2, 3}
+    assert not set(first) & set(measured)
+    assert said[0] == "2 of 4 cases were finished before: they are not measured again"
+    assert said[1].startswith("[3/4] ")
+    run, rows, samples = read_job(path)
+    assert (run.process_restarts, {row.run_id for row in rows}) == (1, {"01NEW"})
+    assert len(rows) == 4
+    assert all(row.n_samples == len(samples[row.key]) for row in rows)
+
+
+def test_rows_and_samples_survive_the_journal_unchanged(tmp_path):
+    result = measure_case(a_case(0), [cpu_arm(right)], DESIGN, 0, CpuDevice())
+    Journal(tmp_path / "s", {}, print).add("id", result)
+    kept = Journal(tmp_path / "s", {}, print).finished["id"]
+    assert kept.rows == result.rows
+    assert kept.samples == result.samples
+
+
+def _child(path, finished_one):
+    """Measures for ever once its first case is in the journal."""
+
+    def compute(x, y):
+        right(x, y)
+        while finished_one.is_set():
+            SystemClock().sleep(0.01)
+
+    run_session(
+        cases(4, arms=[cpu_arm(compute)]), DESIGN, 0, CpuDevice(), a_run(), path,
+        on_progress=lambda line: finished_one.set(),
+    )  # fmt: skip
+
+
+def test_a_process_killed_in_the_middle_of_a_case_is_resumed_after_the_last_finished_one(tmp_path):
+    path = tmp_path / "s.parquet"
+    context = multiprocessing.get_context("fork")
+    finished_one = context.Event()
+    child = context.Process(target=_child, args=(path, finished_one))
+    child.start()
+    assert finished_one.wait(60)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert not path.exists()
+    with (tmp_path / "s.parquet.partial").open("ab") as file:  # as if the kill had come in the middle of a write
+        file.write(b'0123456789abcdef {"case_id": "')
+    said, measured = [], []
+    session(cases(4, measured), path, said=said)
+    assert said[0] == "1 of 4 cases were finished before: they are not measured again"
+    assert len(measured) == 3
+    assert len(read_job(path)[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data.replace(b"sparse", b"sparsE", 1), "line 2 is damaged"),
+        (lambda data: b"garbage\n" + data, "line 1 is damaged"),
+        (lambda data: b"", "it is empty"),
+        (lambda data: data[:20], "line 1 is damaged"),
+    ],
+)
+def test_a_damaged_journal_is_discarded_with_one_line(tmp_path, damage, words):
+    path, measured, said = tmp_path / "s.parquet", [], []
+    interrupted(cases(3), path, after=2)
+    journal = tmp_path / "s.parquet.partial"
+    journal.write_bytes(damage(journal.read_bytes()))
+    session(cases(3, measured), path, said=said)
+    assert said[0] == f"s.parquet.partial: {words}: discarded, the session starts anew"
+    assert (sorted(measured), len(said)) == ([0, 1, 2], 4)
+    assert read_job(path)[0].process_restarts == 0
+
+
+def test_a_journal_with_other_columns_is_discarded(tmp_path):
+    path, said = tmp_path / "s.parquet", []
+    interrupted(cases(3), path, after=1)
+    journal = tmp_path / "s.parquet.partial"
+    header, line = journal.read_bytes().splitlines()[:2]
+    text = line.split(b" ", 1)[1].replace(b'"higher_is_better"', b'"bigger_is_better"')
+    journal.write_bytes(header + b"\n" + hashlib.sha256(text).hexdigest()[:16].encode() + b" " + text + b"\n")
+    session(cases(3), path, said=said)
+    assert said[0].endswith("its rows have other columns: discarded, the session starts anew")
+
+
+@pytest.mark.parametrize("what", ["design", "source", "device", "software", "arms", "machine"])
+def test_a_foreign_journal_is_discarded(tmp_path, what):
+    path, measured, said = tmp_path / "s.parquet", [], []
+    interrupted(cases(3), path, after=2)
+    given = {"design": DESIGN, "device": CpuDevice(), "run": a_run()}
+    arms = [cpu_arm(right)]
+    if what == "design":
+        given["design"] = dataclasses.replace(DESIGN, seed=2)
+    elif what == "source":
+        arms = [dataclasses.replace(arms[0], source_hash="changed")]
+    elif what == "device":
+        given["device"] = CpuDevice(key="another")
+    elif what == "software":
+        given["run"] = a_run(lock_hash="changed")
+    elif what == "machine":
+        given["run"] = a_run(machine_hash="changed")
+    else:
+        arms = [*arms, cpu_arm(right, "another")]
+    session(cases(3, measured, arms), path, said=said, **given)
+    assert "belongs to another design, device or version of the code: discarded" in said[0]
+    assert sorted(measured) == [0, 1, 2]
+
+
+def test_without_a_journal_nothing_is_kept(tmp_path):
+    path = tmp_path / "s.parquet"
+    interrupted(cases(3), path, after=1, journal=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_without_cases_or_with_twins_is_refused(tmp_path):
+    with pytest.raises(FrugalError, match="there is no case to measure"):
+        session([], tmp_path / "s.parquet")
+    with pytest.raises(FrugalError, match="two cases have the same axes as net conv0 b1"):
+        session(cases(1) + cases(1), tmp_path / "s.parquet")
+
+
+def test_a_dead_device_ends_the_session_and_keeps_what_was_finished(tmp_path):
+    clock = FakeClock()
+    gpu = FakeGpu(clock)
+
+    def prepare(inputs):
+        def run():
+            gpu.synchronize = dead
+            dead()
+
+        return Prepared(run, (torch.empty(10),))
+
+    def dead():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    bad = dataclasses.replace(gpu_arm(gpu), prepare=prepare)
+    path = tmp_path / "s.parquet"
+    with pytest.raises(FrugalError, match=r"stopped working in case net conv.*illegal memory access.*run again"):
+        run_session(cases(2, arms=[bad]), DESIGN, 0, gpu, a_run(), path, clock, on_progress=lambda line: None)
+    said = []
+    healthy = FakeGpu(clock)
+    prepared = dataclasses.replace(gpu_arm(healthy), prepare=lambda inputs: Prepared(lambda: 2 * inputs["x"]))
+    run_session(cases(2, arms=[prepared]), DESIGN, 0, healthy, a_run(), path, clock, on_progress=said.append)
+    assert said[0] == "1 of 2 cases were finished before: they are not measured again"
+    assert {row.status for row in read_job(path)[1]} >= {"failed"}
+
+
+def test_progress_names_the_status_where_there_is_no_time():
+    def broken(x, y):
+        raise NotImplementedError("no")
+
+    rows = measure_case(a_case(0), [cpu_arm(broken), cpu_arm(right, "base")], DESIGN, 0, CpuDevice()).rows
+    assert re.fullmatch(r"sparse unsupported · base [\d.]+ (ns|µs) \(wall\)", summary(rows)), summary(rows)
+
+
+class Loads:
+    """A device whose unit of load takes the given times, the last of them for ever."""
+
+    kind = "cuda"
+
+    def __init__(self, clock, times):
+        self.clock, self.times = clock, list(times)
+
+    def load(self):
+        self.clock.advance(self.times.pop(0) if len(self.times) > 1 else self.times[0])
+
+
+@pytest.mark.parametrize(
+    ("preset", "times", "seconds", "settled"),
+    [
+        ("sweep", [0.1], 3.0, True),
+        ("sweep", [0.1 * 0.995**i for i in range(100)] + [0.06], 9.0, True),  # faster for 7.9 s, then steady
+        ("sweep", [0.1 * (1 + 0.3 * (i // 5 % 2)) for i in range(500)], 10.0, False),
+        ("smoke", [0.1 * (1 + 0.3 * (i // 2 % 2)) for i in range(500)], 0.5, False),
+    ],
+)
+def test_warm_up_goes_on_until_times_settle(preset, times, seconds, settled):
+    clock = FakeClock()
+    found = warm_up(Loads(clock, times), Design.of(preset), clock)
+    assert found.seconds == pytest.approx(seconds, abs=0.4)
+    assert found.settled is settled
+
+
+def test_one_session_at_a_time_leases_a_gpu(tmp_path):
+    said, lock = [], tmp_path / "frugal-gpu-GPU-1.lock"
+    with lease("GPU-1", said.append, tmp_path), lock.open("w") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert said == []
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with lease(None, said.append, tmp_path / "none"):
+        assert not (tmp_path / "none").exists()
+
+
+def test_threads_and_affinity_are_those_of_the_design(tmp_path):
+    before = torch.get_num_threads(), os.sched_getaffinity(0)
+    cpu = min(before[1])
+    try:
+        design = dataclasses.replace(DESIGN, threads=1, affinity=(cpu,))
+        session(cases(1), tmp_path / "s.parquet", design=design)
+        assert torch.get_num_threads() == 1
+        assert os.sched_getaffinity(0) == {cpu}
+    finally:
+        torch.set_num_threads(before[0])
+        os.sched_setaffinity(0, before[1])
+    assert read_job(tmp_path / "s.parquet")[0].threads == 1
+    with pytest.raises(FrugalError, match=r"timing\.affinity = \[99999\]: this machine refuses"):
+        session(cases(1), tmp_path / "t.parquet", design=dataclasses.replace(DESIGN, affinity=(99999,)))
