@@ -389,13 +389,3 @@ def test_an_unknown_column_is_the_callers_fault():
     case = Case("cusnn", "layers", {}, inner.inputs, inner.reference, columns={"batch": 1})
     with pytest.raises(ValueError, match="columns has batch"):
         on_cpu(cpu_arm(right), case=case)
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [({"role": "mine"}, "ours, baseline"), ({"dtype": "fp32"}, "float32"), ({"regimes": ("warm",)}, "cold, hot"),
-     ({"regimes": ()}, "regimes is empty"), ({"tolerance": "loose"}, "a_priori")],
-)  # fmt: skip
-def test_an_arm_says_what_is_allowed(given, words):
-    with pytest.raises(ValueError, match=words):
-        Arm(**({"name": "a", "role": "ours", "prepare": lambda inputs: None} | given))

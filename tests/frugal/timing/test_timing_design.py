@@ -10,7 +10,7 @@ from pathlib import Path
 import frugal
 import pytest
 from frugal import stats
-from frugal.timing import Design, DesignError, derive_seed, palindromes
+from frugal.timing import Arm, Design, DesignError, derive_seed, palindromes
 
 import kernels
 
@@ -115,3 +115,13 @@ def test_nothing_else_takes_the_time():
     elsewhere = [f for f in files if f.parent != root / "timing" and f != root / "clock.py"]
     assert [str(f.relative_to(root.parent.parent)) for f in elsewhere if calls.search(f.read_text())] == []
     assert calls.search((root / "clock.py").read_text())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"role": "mine"}, "ours, baseline"), ({"dtype": "fp32"}, "float32"), ({"regimes": ("warm",)}, "cold, hot"),
+     ({"regimes": ()}, "regimes is empty"), ({"tolerance": "loose"}, "a_priori")],
+)  # fmt: skip
+def test_an_arm_says_what_is_allowed(given, words):
+    with pytest.raises(ValueError, match=words):
+        Arm(**({"name": "a", "role": "ours", "prepare": lambda inputs: None} | given))
