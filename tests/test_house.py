@@ -350,13 +350,7 @@ def needed_packages(script: Path) -> set[str]:
     return {canonicalize_name(WITH.get(name, name)) for name in found}
 
 
-IMAGE_TO_BIN = pytest.mark.xfail(strict=True, reason="copying a given .bin goes through read_bin, which makes a tensor")
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [pytest.param(rule, marks=IMAGE_TO_BIN if rule == "image_to_bin" else ()) for rule in sorted(rules_with_scripts())],
-)
+@pytest.mark.parametrize("rule", sorted(rules_with_scripts()))
 def test_a_rules_conda_environment_has_what_its_script_imports(rule):
     path, script = rules_with_scripts()[rule]
     assert script.is_file()

@@ -30,6 +30,8 @@ except FrugalError as problem:
 NETWORKS = sorted({case.network for case in campaign.expand(CONFIG)})
 SESSIONS = campaign.sessions(CONFIG)
 LABELS = sorted(CONFIG.devices)
+# What one session depends on: more sessions, or another margin, measure nothing anew.
+SESSION_KEYS = set(type(CONFIG.timing).model_fields) - {"sessions", "margin_kernel", "margin_end_to_end"}
 RAW = f"<results>/raw/{CONFIG.preset}"
 CUSNN_FIGURES = ["cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline"]
 FIGURES = CUSNN_FIGURES if "cusnn" in CONFIG.systems else []

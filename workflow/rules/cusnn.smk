@@ -60,8 +60,8 @@ rule bench_layer:
         gpu=1,
     params:
         preset=CONFIG.preset,
-        timing=CONFIG.timing.model_dump(),
-        cusnn=CONFIG.cusnn.model_dump(),
+        timing=CONFIG.timing.model_dump(include=SESSION_KEYS),
+        cusnn=CONFIG.cusnn.model_dump(include={"layers", "batch_sizes", "ours", "baselines", "regimes"}),
         device_key=device_key,
         source=source_hash("frugal.cusnn.bench_layer"),
     message:

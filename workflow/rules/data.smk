@@ -46,7 +46,7 @@ rule image_to_bin:
         "<logs>/image_to_bin/{preprocess}.log",
     cache: True
     conda:
-        "../../envs/core.yaml"
+        "../../envs/torch.yaml"
     params:
         size=CONFIG.data.size,
         limit=CONFIG.data.n_images,

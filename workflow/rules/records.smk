@@ -26,6 +26,7 @@ rule compare:
     input:
         measurements=rules.aggregate.output.measurements,
         samples=rules.aggregate.output.samples,
+        runs=rules.aggregate.output.runs,
     output:
         "<results>/comparisons.parquet",
     log:
@@ -35,7 +36,8 @@ rule compare:
     conda:
         "../../envs/core.yaml"
     params:
-        margins=campaign.margins(CONFIG),
+        margin_kernel=CONFIG.timing.margin_kernel,
+        margin_end_to_end=CONFIG.timing.margin_end_to_end,
         source=source_hash("frugal.compare"),
     message:
         "comparing ours with every baseline"

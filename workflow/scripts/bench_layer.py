@@ -6,6 +6,8 @@ with job(snakemake) as say:
     from frugal import config
     from frugal.cusnn import bench_layer
 
+    cfg = config.load(snakemake.config)
+
     bench_layer.session(
         preset=snakemake.params.preset,
         timing=snakemake.params.timing,
@@ -15,8 +17,9 @@ with job(snakemake) as say:
         kernels=snakemake.input.kernels,
         device=snakemake.input.device,
         session=int(snakemake.wildcards.session),
+        sessions=config.sessions(cfg),
         threads=snakemake.threads,
-        config_json=config.record_json(config.load(snakemake.config)),
+        config_json=config.record_json(cfg),
         campaign_id=campaign_id(),
         out=snakemake.output[0],
         say=say,

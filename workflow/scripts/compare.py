@@ -9,6 +9,7 @@ with job(snakemake) as say:
     table = compare(
         records.read(snakemake.input.measurements, "measurements"),
         records.read(snakemake.input.samples, "samples"),
+        records.read(snakemake.input.runs, "runs"),
         margin_kernel=snakemake.params.margin_kernel,
         margin_end_to_end=snakemake.params.margin_end_to_end,
     )

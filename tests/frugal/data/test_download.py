@@ -18,8 +18,8 @@ import pytest
 from fault_server import Server
 from frugal.data import download
 from frugal.data.download import DownloadError, ProgressBoard, fetch, fetch_all
-from frugal.files import DiskFull
 from frugal.data.sources import Source
+from frugal.files import DiskFull
 
 BODY = random.Random(1).randbytes(3_000_000)  # several chunks, so that a cut can fall between and inside them
 SHA = hashlib.sha256(BODY).hexdigest()

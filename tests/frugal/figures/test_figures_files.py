@@ -113,7 +113,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(Figure, "savefig", full)
-    with pytest.raises(FrugalError, match="no room for figure.png"):
+    with pytest.raises(FrugalError, match=r"no room for figure\.png"):
         figures.save(Figure(), tmp_path / "figure")
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
     assert old.read_bytes() == b"old"

@@ -21,7 +21,9 @@ from kernels.sparse import ConvShape
 Say = Callable[[str], None]
 
 # What the configuration says of a design, under the same names.
-TIMING = ("sessions", "rounds", "n_min", "block_min_s", "block_max_s", "seed", "flush", "spin_factor", "case_timeout_s")
+TIMING = (
+    "rounds", "n_min", "block_min_s", "block_max_s", "seed", "flush", "spin_factor", "case_timeout_s", "cooldown_s",
+)  # fmt: skip
 
 
 def session(
@@ -34,6 +36,7 @@ def session(
     kernels: Sequence[str | Path],
     device: str | Path,
     session: int,
+    sessions: int,
     threads: int,
     config_json: str,
     campaign_id: str | None,
@@ -49,7 +52,7 @@ def session(
     record = provenance.check_device(device)
     regimes = cusnn["regimes"] or timing["regimes"]
     given = {name: timing[name] for name in TIMING}
-    design = Design.of(preset, **given, regimes=regimes, threads=timing["threads"] or threads)
+    design = Design.of(preset, **given, sessions=sessions, regimes=regimes, threads=timing["threads"] or threads)
     if record["device_kind"] == "cuda":
         machine = CudaDevice(record["device_key"])
         built = ours.Kernels([Path(path).with_suffix("") for path in kernels], record["sm_count"])

@@ -51,10 +51,12 @@ def git_state(repository: Path = REPOSITORY) -> tuple[str | None, bool | None]:
     """(commit, whether tracked code differs from it); (None, None) where the package is not in its own repository.
 
     A package that was installed into some other project's folder must not take that project's commit for its own, so
-    the code has to be tracked.
+    the code has to be tracked. A copy without its repository (a container, another machine) is told its commit by the
+    environment variable FRUGAL_GIT_SHA, with `-dirty` behind it where the copy differs.
     """
     if _git(repository, "ls-files", "--error-unmatch", "workflow/frugal/__init__.py") is None:
-        return None, None
+        told = os.environ.get("FRUGAL_GIT_SHA")
+        return (told.removesuffix("-dirty"), told.endswith("-dirty")) if told else (None, None)
     # A file that is not tracked counts only through a tracked one that uses it, which then differs itself.
     changes = _git(repository, "status", "--porcelain", "--untracked-files=no", "--", *_CODE)
     return _git(repository, "rev-parse", "HEAD"), None if changes is None else bool(changes)
