@@ -40,9 +40,7 @@ def _lock(folder: Path) -> list[str]:
         raise FrugalError(f"another run (process {running}) works in this folder: wait for it, or stop it")
     for path in locks:
         path.unlink()
-    return [
-        f"{folder / '.snakemake' / 'locks'}: the lock of a killed run is removed; it goes on where it was"
-    ]
+    return [f"{folder / '.snakemake' / 'locks'}: the lock of a killed run is removed; it goes on where it was"]
 
 
 def _snakemake_in(folder: Path) -> int | None:

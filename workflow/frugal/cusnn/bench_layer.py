@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from frugal.cusnn.cases import case, layers
 from frugal.cusnn.rows import DATASET
 from frugal.data.image_to_bin import read_bin
 from frugal.models.weights import load_network
-from frugal.timing import Arm, Case, CpuDevice, CudaDevice, Design, run_session
+from frugal.timing import Arm, Case, Design, device_of, run_session
 from frugal.timing.ceilings import ceilings
 from kernels.sparse import ConvShape
 
@@ -53,11 +52,10 @@ def session(
     regimes = cusnn["regimes"] or timing["regimes"]
     given = {name: timing[name] for name in TIMING}
     design = Design.of(preset, **given, sessions=sessions, regimes=regimes, threads=timing["threads"] or threads)
-    if record["device_kind"] == "cuda":
-        machine = CudaDevice(record["device_key"])
+    machine = device_of(record)
+    built = None
+    if machine.kind == "cuda":
         built = ours.Kernels([Path(path).with_suffix("") for path in kernels], record["sm_count"])
-    else:
-        machine, built = CpuDevice(record["device_key"], llc_bytes=record["llc_bytes"]), None
     run = provenance.collect(
         machine,
         experiment="layers",
@@ -69,8 +67,7 @@ def session(
         campaign_id=campaign_id,
     )
     cases = list(_cases(cusnn, weights, images, machine.kind, built, say))
-    run = dataclasses.replace(run, **ceilings(machine))
-    run_session(cases, design, session, machine, run, Path(out), on_progress=say)
+    run_session(cases, design, session, machine, run, Path(out), on_progress=say, calibrate=ceilings)
 
 
 def arms(

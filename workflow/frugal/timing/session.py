@@ -39,14 +39,16 @@ def run_session(
     journal: bool = True,
     on_progress: Callable[[str], None] = print,
     log: str = "",
+    calibrate: Callable[[Device, Clock], Mapping[str, object]] | None = None,
 ) -> None:
     """Measure every case once and write `path` (frugal.records, one job file).
 
     Finished cases are kept in `<path>.partial` (unless `journal` is False) and are not measured again when the same
     session is started again after a kill; its header is a hash of the design, the device, the software and the arms'
     sources. `run` is the session's row; finished_at, wall_s, threads and process_restarts are filled in here.
-    `on_progress` gets one line a case. FrugalError when the device stops working, for two cases of one case_id and for
-    no cases at all.
+    `on_progress` gets one line a case. `calibrate` is called last, on the warm device, and gives columns of the
+    session's row (frugal.timing.ceilings). FrugalError when the device stops working, for two cases
+    of one case_id and for no cases at all.
     """
     clock = clock or SystemClock()
     began = clock.ns()
@@ -63,6 +65,8 @@ def run_session(
             if kept:
                 kept.add(case.case_id, result)
             _check_alive(device, case)
+        if calibrate:
+            run = dataclasses.replace(run, **calibrate(device, clock))
     results = [finished[case.case_id] for case, _ in listed]
     rows = [dataclasses.replace(row, run_id=run.run_id) for result in results for row in result.rows]
     samples = {key: taken for result in results for key, taken in result.samples.items()}
