@@ -12,7 +12,8 @@ the window with F_t multiply-adds, F_u the other multiply-adds, s the share of z
     time        = node + start + max(arithmetic, weights) + latency + reduction + tickets;    start = 0.53 µs
 
 The numbers were fitted by least squares of log time to 1472 launches on an H200 (30 kernels, 8 shapes, batch 1 and 8,
-s from 0 to 1; probe of 2026-11-21): half of them are within 5.4 %, nine tenths within 15 %.
+s from 0 to 1; probe of 2026-11-21). Of these same launches half are within 5.4 % and nine tenths within 14.3 %; how far
+the model holds for other shapes and GPUs was not measured.
 """
 
 from __future__ import annotations

@@ -23,6 +23,9 @@ from kernels.sparse.taps import taps, window
 
 SHARED_BYTES = 48 * 1024 - 64  # static shared memory a block may have, less the ticket's word
 
+REGISTER_FILE = 65536  # registers of a multiprocessor, compute capability 7.0 to 9.0
+REGISTERS_BESIDES = 72  # of a lane besides its sums: 18 weights a q, the next channel's window, two rows, indices
+
 # x, packed weights, y, workspace slots, tickets (all flat), then sizes; the batch strides are in elements.
 PARAMETERS = (
     *((name, "f32*") for name in ("x", "w", "y", "slots")),
@@ -56,6 +59,20 @@ def chunks(variant) -> list[tuple[int, int, int]]:
         for q in range(variant.outputs_per_lane)
         for first in range(0, variant.th, rows)
     ]
+
+
+def max_registers(variant, capability: str | None) -> int | None:
+    """The limit at which as many blocks fit a multiprocessor as the sums allow; None where that would spill.
+
+    Left alone on 9.0, ptxas takes 135 registers for a 7×7 tile and 144 for 4×7 with two outputs: one block of 256
+    threads, where 128 registers leave room for two without a spill. On 7.5 to 8.9 the same code takes 199 and 234, and
+    the limit would spill hundreds of bytes.
+    """
+    if capability is None or float(capability) < 9:
+        return None
+    sums = variant.th * variant.tw * variant.outputs_per_lane
+    blocks = max(1, REGISTER_FILE // (variant.threads * (sums + REGISTERS_BESIDES)))
+    return min(255, REGISTER_FILE // (variant.threads * blocks) // 8 * 8)
 
 
 def source(variant) -> str:
@@ -305,14 +322,20 @@ def _reduce_splits(variant) -> list[str]:
         *indent(loop),
         *write,
     ]
-    # The barrier orders the block's stores before thread 0's fence, which by cumulativity publishes them all.
+    # PTX memory model, fence to fence: the first barrier puts the block's stores before thread 0's fence, which by
+    # cumulativity publishes them all ahead of the ticket. Who draws the last ticket has read a value that the other
+    # blocks' tickets led to, so its own fence after it makes their stores visible to it, and the second barrier hands
+    # this on to its block. Without that fence the slots could be read before the ticket.
+    last_ticket = "uint32(splits - uint32(1))"
     take = [
         "cuda.syncthreads()",
         "if thread == uint32(0):",
         "    cuda.threadfence()",
-        "    ticket[0] = cuda.atomic.inc(tickets, group, uint32(splits - uint32(1)))",
+        f"    ticket[0] = cuda.atomic.inc(tickets, group, {last_ticket})",
+        f"    if ticket[0] == {last_ticket}:",
+        "        cuda.threadfence()",
         "cuda.syncthreads()",
-        "if ticket[0] == uint32(splits - uint32(1)):",
+        f"if ticket[0] == {last_ticket}:",
         *indent(last),
     ]
     return ["if splits > uint32(1):", *indent(take)]

@@ -60,6 +60,16 @@ def test_the_dense_twin_gives_the_same_bits():
     np.testing.assert_array_equal(run(x, w, bias, True), run(x, w, bias, False))
 
 
+@settings(max_examples=30, deadline=None)
+@given(case=cases, power=st.integers(-20, 20), seed=st.integers(0, 99))
+def test_powers_of_two_and_the_order_of_channels_change_nothing(case, power, seed):
+    x, w, _ = integers(case)
+    y = run(x, w, None)
+    np.testing.assert_array_equal(run(x * np.float32(2.0**power), w, None), y * np.float32(2.0**power))
+    order = np.random.default_rng(seed).permutation(x.shape[1])
+    np.testing.assert_array_equal(run(x[:, order], w[:, order], None), y)
+
+
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
 def test_non_finite_inputs_reach_what_dense_reaches(special):
     x, w, bias = integers((1, 3, 6, 5, 32, 0.8, 4))

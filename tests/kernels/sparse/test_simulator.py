@@ -5,6 +5,8 @@ import functools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernels.simulator import simulate
 from kernels.sparse import ConvShape, Variant, Workspace, arguments, pack_weights, reference
@@ -73,6 +75,28 @@ def test_integers_are_exact(name):
     variant, shape, splits, zeros = CASES[name]
     x, w = inputs(shape, zeros)
     np.testing.assert_array_equal(run(variant, shape, splits, x, w), reference.conv(x, w, stride=shape.stride))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.builds(
+        ConvShape, B=st.integers(1, 2), C=st.integers(1, 4), H=st.integers(1, 4), W=st.integers(1, 5),
+        N=st.sampled_from([1, 31, 32, 33]),
+    ),
+    tile=st.tuples(st.integers(1, 3), st.integers(1, 3)), splits=st.integers(1, 2), skip=st.booleans(),
+    fetch=st.sampled_from(["branch", "row"]), zeros=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+)  # fmt: skip
+def test_any_small_shape_is_exact(shape, tile, splits, skip, fetch, zeros):
+    variant = V3(th=tile[0], tw=tile[1], warps=1, skip=skip, fetch=fetch)
+    x, w = inputs(shape, zeros)
+    np.testing.assert_array_equal(run(variant, shape, splits, x, w), reference.conv(x, w))
+
+
+def test_denormals_are_kept():
+    shape = ConvShape(1, 2, 2, 3, 2)
+    x = np.full((1, 2, 2, 3), 1e-42, np.float32)
+    w = np.ones((2, 2, 3, 3), np.float32)
+    np.testing.assert_array_equal(run(V3(), shape, 1, x, w), reference.conv(x, w).astype(np.float32))
 
 
 def test_all_rungs_agree_with_the_sum_in_float64():
