@@ -26,7 +26,6 @@ from pathlib import Path
 
 from frugal.errors import FrugalError
 from frugal.files import publishing
-
 from kernels import cubin
 
 # Kind -> dtype, by the name that Numba, NumPy and torch all give it, 4 bytes each; a * marks a flat array of it.

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from frugal.errors import FrugalError
-
 from kernels.build import SCALARS, BuildReport, parameter_sizes, read_report
 from kernels.simulator import simulate
 

@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from frugal.errors import FrugalError
-
 from kernels.build import SCALARS, KernelSource
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from frugal import cli, config, docs, provenance, records
 from frugal.timing.design import PRESETS
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

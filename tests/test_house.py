@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from frugal import config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from frugal import config
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / "workflow"

@@ -122,8 +122,9 @@ def variants() -> tuple[Variant, ...]:
     """The default build set: 13 kernels a capability, for 3×3 filters with stride 1.
 
     Chosen from 25 skipping and 5 dense kernels timed on an H200 (probe of 2026-11-21): for the eight 3×3 shapes of
-    ResNet-50 and DenseNet-169 the best of the set is within 2.3 % of the best of all at batch 1. At batch 8 it is within
-    3.3 %, but for 128,28→32 (7.5 %): the 16 warps that win there leave 128 registers a thread, which spills below 9.0.
+    ResNet-50 and DenseNet-169 the best of the set is within 2.3 % of the best of all at batch 1. At batch 8 it is
+    within 3.3 %, but for 128,28→32 (7.5 %): the 16 warps that win there leave 128 registers a thread, which
+    spills below 9.0.
     """
     skip = (
         Variant("v3_ballot"),  # 56², 14²; batch 8 with N = 32

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pyarrow as pa
+
 from frugal.records import SCHEMAS, Measurement, Run, Sample
 
 _VALUES = {"string": "x", "bool": False, "double": 1.0, "int32": 1, "int64": 1}

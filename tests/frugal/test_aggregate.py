@@ -4,12 +4,13 @@ import random
 from datetime import UTC, datetime
 
 import pytest
-from frugal import records
-from frugal.aggregate import aggregate
-from frugal.records import RecordError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_rows import a_row, a_run, blocks
+
+from frugal import records
+from frugal.aggregate import aggregate
+from frugal.records import RecordError
 
 EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 TABLES = ("runs", "measurements", "samples")

@@ -6,14 +6,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from frugal import records
-from frugal.compare import compare
-from frugal.records import RecordError, table_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_rows import a_row, a_run
 from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
+
+from frugal import records
+from frugal.compare import compare
+from frugal.records import RecordError, table_of
 
 ROUNDS = 2
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from frugal import config
 from frugal.config import ConfigError
 from frugal.config.errors import root_schema
 from frugal.errors import FrugalError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = REPOSITORY / "config.yaml"

@@ -1,6 +1,7 @@
 """The datasheet figures against a second derivation: units a clock cycle times clock."""
 
 import pytest
+
 from frugal import hardware
 
 # FP32 lanes and dense FP16 tensor FLOP (FP32 accumulation) of one SM in one cycle. Volta: 8 tensor cores of 64

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from frugal import provenance, records
 from frugal.errors import FrugalError
 from frugal.provenance import cpu

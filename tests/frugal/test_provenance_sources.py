@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from frugal import provenance
 from frugal.provenance.sources import hash_modules, imported_modules, package_folders
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import pytest
+
 from frugal import provenance
 from frugal.provenance import cpu, software
 from frugal.provenance.device import slug

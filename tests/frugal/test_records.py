@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from frugal import records
-from frugal.records import RowKey
-from frugal.records.columns import Claim, Comparison, Measurement, Run, Sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from record_rows import a_row, a_run, blocks
+
+from frugal import records
+from frugal.records import RowKey
+from frugal.records.columns import Claim, Comparison, Measurement, Run, Sample
 
 # --- canonical JSON and case ids
 

@@ -5,9 +5,10 @@ import math
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from record_rows import a_row, a_run, a_sample, blocks
+
 from frugal import records
 from frugal.records import RecordError, SchemaMismatch
-from record_rows import a_row, a_run, a_sample, blocks
 
 # --- whole files or none
 

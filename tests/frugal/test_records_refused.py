@@ -8,9 +8,10 @@ from datetime import datetime
 
 import pyarrow as pa
 import pytest
+from record_rows import a_row, a_run, a_sample
+
 from frugal import records
 from frugal.records import RecordError
-from record_rows import a_row, a_run, a_sample
 
 
 def refusal(tmp_path, run=None, rows=None, samples=None):

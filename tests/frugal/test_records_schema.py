@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 import pytest
+
 from frugal import records
 
 # The columns of the method, in its own notation: names, `?` for nullable, then a type for all of them (s string, b

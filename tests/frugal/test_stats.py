@@ -9,10 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from frugal import stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
+
+from frugal import stats
 
 N = 2000
 TIMES = st.floats(min_value=1e-7, max_value=1e3)

@@ -13,9 +13,9 @@ import traceback
 
 import numba
 import pytest
-from frugal.errors import FrugalError
 from numba import cuda
 
+from frugal.errors import FrugalError
 from kernels import build as builder
 from kernels import cubin
 from kernels.build import BuildError, KernelSource, build, capabilities, read_report

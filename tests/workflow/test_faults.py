@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from campaign_folder import Campaign
 from frugal import refresh
-
 
 # Sessions that last long enough to be killed; another design also makes Snakemake run the session again.
 SLOW = {"block_min_s": 0.4, "block_max_s": 0.5, "n_min": 3, "regimes": ["wall"]}

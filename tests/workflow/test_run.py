@@ -7,6 +7,7 @@ import re
 
 import pyarrow.parquet as pq
 import pytest
+
 from campaign_folder import REPOSITORY, Campaign
 from frugal import figures, records
 

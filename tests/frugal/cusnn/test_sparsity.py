@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from frugal.cusnn.sparsity import SparsityError, conv_layers, estimate_sparsity, layer_inputs, measure
 from frugal.models import keras, weights
-from torch import nn
 
 TABLE = Path(__file__).parents[2] / "data" / "cusnn" / "sparsity.csv"
 SHARED = Path(os.environ.get("FRUGAL_TEST_DATA", "")) / "cusnn"

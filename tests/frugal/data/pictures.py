@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from frugal.data.image_to_bin import Report, image_to_bin, read_bin
 from PIL import Image
+
+from frugal.data.image_to_bin import Report, image_to_bin, read_bin
 
 DIM = {"size": 32, "resize": 36}
 

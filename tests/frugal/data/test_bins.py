@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from frugal.data import photographs
-from frugal.data.image_to_bin import ImageError, image_to_bin, read_bin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from frugal.data import photographs
+from frugal.data.image_to_bin import ImageError, image_to_bin, read_bin
 
 
 @pytest.fixture

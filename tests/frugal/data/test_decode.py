@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frugal.data import decode as decoding
-from frugal.data.image_to_bin import image_to_bin, read_bin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import DIM, noise, only, png, raw, refusal, smooth
 from PIL import Image
+
+from frugal.data import decode as decoding
+from frugal.data.image_to_bin import image_to_bin, read_bin
 
 
 def test_greyscale_is_repeated_in_three_channels(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from fault_server import Server
+
 from frugal.data import download
 from frugal.data.download import DownloadError, ProgressBoard, fetch, fetch_all
 from frugal.data.sources import Source

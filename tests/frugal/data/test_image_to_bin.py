@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from frugal.data.image_to_bin import ImageError, image_to_bin, read_bin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import DIM, noise, png, raw, refusal
 from PIL import Image
+
+from frugal.data.image_to_bin import ImageError, image_to_bin, read_bin
 
 # ---------------------------------------------------------------------------------------------- bytes and manifest
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fault_server import Server
+
 from frugal.data import sources
 from frugal.data.sources import Availability, Source, SourceError, SourceUnavailable, load, probe
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+
 from frugal import records
 from frugal.figures.frames import Frames, load
 

@@ -6,11 +6,12 @@ import invented_campaigns as invented
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from reading_figures import marks, points, words
+
 from frugal import figures
 from frugal.figures import cusnn, style
 from frugal.figures.cusnn import layers
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from reading_figures import marks, points, words
 
 # ---- roofline --------------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ from xml.etree import ElementTree
 
 import invented_campaigns as invented
 import pytest
+from matplotlib.figure import Figure
+
 from frugal import figures
 from frugal.errors import FrugalError
 from frugal.figures import style
-from matplotlib.figure import Figure
 
 SVG = "{http://www.w3.org/2000/svg}"
 

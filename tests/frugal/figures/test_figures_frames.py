@@ -3,6 +3,7 @@
 import invented_campaigns as invented
 import pandas as pd
 import pytest
+
 from frugal import records
 from frugal.errors import FrugalError
 from frugal.figures import frames

@@ -3,10 +3,11 @@
 import invented_campaigns as invented
 import numpy as np
 import pytest
-from frugal.figures import cusnn, style
 from matplotlib.colors import same_color
 from reading_figures import bars, marks, points, words
 from scipy.stats import gmean
+
+from frugal.figures import cusnn, style
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from frugal.figures import style
-from frugal.figures.cusnn.sparsity import FILTERS
 from matplotlib.colors import to_rgb
 from skimage.color import deltaE_ciede2000, rgb2lab
+
+from frugal.figures import style
+from frugal.figures.cusnn.sparsity import FILTERS
 
 # Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color vision deficiency" (IEEE TVCG
 # 2009), severity 1.0; the matrices apply to linear RGB.

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from frugal.cusnn.sparsity import conv_layers
 from frugal.models import DEFINITIONS, NETWORKS, UnknownNetwork, build, keras
-from torch import nn
 
 TABLE = Path(__file__).parents[2] / "data" / "cusnn" / "layers.csv"
 # torchvision's documentation, "Table of all available classification weights", column Params

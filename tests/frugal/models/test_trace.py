@@ -1,9 +1,10 @@
 """What stands before a convolution, on networks small enough to say by eye."""
 
 import torch
+from torch import nn
+
 from frugal.models import build
 from frugal.models.trace import trace
-from torch import nn
 
 
 class Small(nn.Module):

@@ -7,12 +7,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from frugal.cusnn.sparsity import measure
-from frugal.models import NETWORKS, WeightsError, build, keras, weights
-from frugal.models.synthetic import channel_shares, draw
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from frugal.cusnn.sparsity import measure
+from frugal.models import NETWORKS, WeightsError, build, keras, weights
+from frugal.models.synthetic import channel_shares, draw
 
 NAME, DEFINITION = "resnet18", "torchvision_v1.5"
 

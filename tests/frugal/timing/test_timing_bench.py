@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from timing_fakes import FakeClock
+
 from frugal.errors import FrugalError
 from frugal.timing import benchmark
-from timing_fakes import FakeClock
 
 
 def taking(clock, seconds):

@@ -1,10 +1,11 @@
 """When a block ends."""
 
 import pytest
+from timing_fakes import FakeClock
+
 from frugal import stats
 from frugal.timing import Design, blocks
 from frugal.timing.regimes import Recipe
-from timing_fakes import FakeClock
 
 QUICK = Design.of("quick")  # n_min 10, 0.1 s to 1 s
 

@@ -4,8 +4,9 @@ import threading
 
 import pytest
 import torch
-from frugal.timing import Arm, CpuDevice, Design, Prepared, Reference, Unsupported, measure_case
 from timing_fakes import Case, FakeClock, FakeGpu, cpu_arm, doubling, gpu_arm, right
+
+from frugal.timing import Arm, CpuDevice, Design, Prepared, Reference, Unsupported, measure_case
 
 QUICKEST = Design.of("smoke", n_min=3, block_max_s=0.01, case_timeout_s=1.0)
 

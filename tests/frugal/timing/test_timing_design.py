@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import frugal
 import pytest
+
+import frugal
+import kernels
 from frugal import stats
 from frugal.timing import Arm, Design, DesignError, derive_seed, palindromes
-
-import kernels
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from frugal.timing import Arm, Case, CudaDevice, Design, Prepared, Reference, Unsupported, measure_case
 
 pytestmark = [

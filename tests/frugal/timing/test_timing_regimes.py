@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from timing_fakes import FakeClock, FakeGpu, cpu_arm, gpu_arm, right
+
 from frugal.timing import CpuDevice, Design, Prepared, Unsupported, regimes
 from frugal.timing.regimes import Estimate, build, estimate, runs_per_sample
-from timing_fakes import FakeClock, FakeGpu, cpu_arm, gpu_arm, right
 
 SMOKE = Design.of("smoke")
 

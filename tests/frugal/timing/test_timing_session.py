@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 import torch
+from timing_fakes import FakeClock, FakeGpu, cpu_arm, gpu_arm, right
+
 from frugal.clock import SystemClock
 from frugal.errors import FrugalError
 from frugal.records import SCHEMAS, Run, read_job
@@ -20,7 +22,6 @@ from frugal.timing.journal import Journal
 from frugal.timing.lease import lease
 from frugal.timing.session import summary
 from frugal.timing.warmup import warm_up
-from timing_fakes import FakeClock, FakeGpu, cpu_arm, gpu_arm, right
 
 DESIGN = Design.of("smoke", n_min=3, block_max_s=0.01, warmup_cpu_s=0.0, regimes=["wall"])
 

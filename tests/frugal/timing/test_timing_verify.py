@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from frugal.timing import Arm, Case, Prepared, Reference, Verifier
 from frugal.timing.verify import checksum, poison, rounded, tensors
 

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import torch
+
 from frugal.timing import Arm, Case, Prepared, Reference, Unsupported
 
 
