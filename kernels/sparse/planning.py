@@ -15,8 +15,8 @@ SPLITS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
 TYPICAL_SPARSITY = 0.7  # of the inputs of ResNet-50's and DenseNet-169's 3×3 layers: .47 to .86
 
 # The best kernels of the default set by shape, measured on an H200 (132 SMs), probe of 2026-11-21: median µs of one
-# of 20 launches in a CUDA graph, zeros placed at random at the layer's mean sparsity; before the reader's fence was added.
-# B, C, H = W, N, then tile (`Variant.tile`) and splits of the skipping kernel, then of the dense one; both times.
+# of 20 launches in a CUDA graph, zeros placed at random at the layer's mean sparsity; before the reader's fence was
+# added. B, C, H = W, N, then tile (`Variant.tile`) and splits of the skipping, then of the dense kernel.
 MEASURED_SMS = 132
 MEASURED = (
     (1, 64, 56, 64, "7x7 o1 w8", 1, "7x7 o1 w8", 1),  # 9.48 9.27
