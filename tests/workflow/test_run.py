@@ -25,7 +25,7 @@ def test_every_target_is_planned(campaign: Campaign, target: str):
 def test_both_entries_plan_the_figures_by_default(campaign: Campaign, snakefile: str):
     done = campaign.run("--snakefile", str(REPOSITORY / snakefile), "--dry-run")
     assert done.returncode == 0, done.stdout[-2000:]
-    assert planned(done.stdout)["figure"] == len(figures.NAMES)
+    assert {f"figure_{name}" for name in figures.NAMES} <= set(planned(done.stdout))
 
 
 def test_the_workflow_runs_without_a_configuration_file(campaign: Campaign):
@@ -93,9 +93,18 @@ def test_a_deleted_figure_is_drawn_alone(finished: Campaign, tmp_path):
     copy = finished.copy_to(tmp_path / "copy")
     (copy.folder / "results/figures/cusnn_roofline.svg").unlink()
     done = copy.run("--dry-run", "--", "figures")
-    assert planned(done.stdout) == {"figure": 1, "figures": 1}
+    assert planned(done.stdout) == {"figure_cusnn_roofline": 1, "figures": 1}
     assert copy.run("--", "figures").returncode == 0
     assert (copy.folder / "results/figures/cusnn_roofline.svg").stat().st_size > 1000
+
+
+def test_snakemakes_own_report_shows_every_figure_with_its_caption(finished: Campaign, tmp_path):
+    page = tmp_path / "report.html"
+    done = finished.run("--report", str(page), "--", "figures")
+    assert done.returncode == 0, done.stdout[-2000:]
+    text = page.read_text()
+    assert all(name in text for name in figures.NAMES)
+    assert "least time that the machine" in text  # words of a caption
 
 
 @pytest.mark.parametrize(

@@ -1,33 +1,33 @@
-# Figures: one job a figure, from Parquet alone.
+# Figures: one job a figure, from Parquet alone. A rule each, because a caption belongs to a rule.
+for name in FIGURES:
 
-
-rule figure:
-    input:
-        runs=rules.aggregate.output.runs,
-        measurements=rules.aggregate.output.measurements,
-        comparisons=rules.compare.output,
-        recorded=recorded_files(),
-    output:
-        png=report(
-            "<results>/figures/{name}.png",
-            caption="../report/{name}.rst",
-            category="cuSNN",
-            labels={"figure": "{name}"},
-        ),
-        svg="<results>/figures/{name}.svg",
-        pdf="<results>/figures/{name}.pdf",
-    log:
-        "<logs>/figure/{name}.log",
-    benchmark:
-        "<benchmarks>/figure/{name}.jsonl"
-    wildcard_constraints:
-        name="|".join(FIGURES),
-    conda:
-        "../../envs/core.yaml"
-    params:
-        recorded=CONFIG.recorded,
-        source=source_hash("frugal.figures"),
-    message:
-        "drawing {wildcards.name}"
-    script:
-        "../scripts/figure.py"
+    rule:
+        name:
+            f"figure_{name}"
+        input:
+            runs=rules.aggregate.output.runs,
+            measurements=rules.aggregate.output.measurements,
+            comparisons=rules.compare.output,
+            recorded=recorded_files(),
+        output:
+            png=report(
+                f"<results>/figures/{name}.png",
+                caption=f"../report/{name}.rst",
+                category="cuSNN",
+                labels={"figure": name},
+            ),
+            svg=f"<results>/figures/{name}.svg",
+            pdf=f"<results>/figures/{name}.pdf",
+        log:
+            f"<logs>/figure/{name}.log",
+        benchmark:
+            f"<benchmarks>/figure/{name}.jsonl"
+        conda:
+            "../../envs/core.yaml"
+        params:
+            name=name,
+            source=source_hash("frugal.figures"),
+        message:
+            f"drawing {name}"
+        script:
+            "../scripts/figure.py"

@@ -10,9 +10,10 @@ with job(snakemake) as say:
 
     family = importlib.import_module(f"kernels.{snakemake.wildcards.family}")
     digits = snakemake.wildcards.capability
+    capability = f"{digits[:-1]}.{digits[-1]}"
     report = build(
-        family.Variant.parse(snakemake.wildcards.variant).source(),
-        f"{digits[:-1]}.{digits[-1]}",
+        family.Variant.parse(snakemake.wildcards.variant).source(capability),
+        capability,
         Path(snakemake.output[0]).with_suffix(""),
     )
     say(f"{snakemake.wildcards.variant}: {report.registers} registers, {report.local_bytes} bytes of local memory")

@@ -11,4 +11,4 @@ with job(snakemake) as say:
         Path(snakemake.input.runs).parent,
         sorted({Path(path).parent for path in snakemake.input.recorded}),
     )
-    figures.draw(snakemake.wildcards.name, frames, Path(snakemake.output.png).with_suffix(""))
+    figures.draw(snakemake.params.name, frames, Path(snakemake.output.png).with_suffix(""))
