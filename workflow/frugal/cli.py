@@ -9,16 +9,19 @@ from pathlib import Path
 
 from frugal import __version__
 from frugal.errors import FrugalError
+from frugal.files import os_sentence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status. A FrugalError ends in one sentence on standard error and status 1."""
+    """Run the command; returns its exit status. What a person can mend ends in one sentence on standard error."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.call(arguments)
     except FrugalError as problem:
         print(f"frugal: {problem}", file=sys.stderr)
-        return 1
+    except OSError as problem:
+        print(f"frugal: {os_sentence(problem)}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

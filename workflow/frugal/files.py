@@ -79,3 +79,14 @@ def disk_full(path: Path, needed: int | None) -> DiskFull:
         f"{path.parent}: no room for {path.name}: {need}{free:,} bytes are free; "
         "make room (or raise the quota) and run the same command again"
     )
+
+
+def os_sentence(problem: OSError) -> str:
+    """What the system refused, where, and what to do about it."""
+    where = problem.filename or "a file"
+    advice = {
+        errno.ENOSPC: "the disk is full: make room and run the same command again, finished work is kept",
+        errno.EROFS: "the file system is read-only: run in a folder that you may write to",
+        errno.EACCES: "permission denied: run in a folder that you may write to",
+    }.get(problem.errno or 0, "")
+    return f"{where}: {problem.strerror or problem}" + (f" ({advice})" if advice else "")

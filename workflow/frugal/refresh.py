@@ -47,7 +47,8 @@ def _snakemake_in(folder: Path) -> int | None:
     """The process number of a Snakemake whose working folder is `folder`, if one lives."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if any("snakemake" in part for part in process.cmdline()) and Path(process.cwd()) == folder:
+            # the whole word: who reads .snakemake/log here, or the shell that also calls us, is no run
+            if any(Path(part).name == "snakemake" for part in process.cmdline()) and Path(process.cwd()) == folder:
                 return process.pid
     return None
 
@@ -59,8 +60,9 @@ def _devices(cfg: config.Config, results: Path) -> list[str]:
     if not path.exists():
         return []
     now = provenance.device_record(kind=cfg.devices["local"].kind)
-    if json.loads(path.read_text()) == now:
-        return []
+    with contextlib.suppress(ValueError):  # a damaged file says nothing that is true
+        if json.loads(path.read_text()) == now:
+            return []
     path.unlink()
     return [f"{path}: this machine is now {now['device_key']}; it is looked at again and measured anew"]
 
@@ -69,7 +71,8 @@ def _sources(cfg: config.Config, path: Path) -> list[str]:
     if not path.exists():
         return []
     before = sources.read_probe(path)
-    missing = [name for name, there in before.items() if there.where == "none"]
+    listed = sources.load()  # a name may have left data/sources.yaml since
+    missing = [name for name, there in before.items() if there.where == "none" and name in listed]
     found = [name for name, there in sources.probe(missing, cfg.mirror).items() if there.where != "none"]
     if not found:
         return []

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from frugal.errors import FrugalError
+from frugal.files import os_sentence
 
 FAILED = "error: "  # the first word of a failed job's last log line; `failures` looks for it
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -42,8 +43,11 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
     if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
         # OpenMP threads that spin while they wait make each other 10 to 100 times slower on a contested core.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    terminal = os.fdopen(os.dup(2), "w", buffering=1)
-    with open(snakemake.log[0], "w", buffering=1) as log, _redirected(log):
+    with (
+        os.fdopen(os.dup(2), "w", buffering=1) as terminal,
+        open(snakemake.log[0], "w", buffering=1) as log,
+        _redirected(log),
+    ):
 
         def say(line: str) -> None:
             print(line, flush=True)
@@ -55,7 +59,7 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
             print(FAILED + str(problem), flush=True)
             raise SystemExit(1) from None
         except OSError as problem:
-            print(FAILED + _os_sentence(problem), flush=True)
+            print(FAILED + os_sentence(problem), flush=True)
             raise SystemExit(1) from None
         except Exception as problem:
             traceback.print_exc()
@@ -112,15 +116,6 @@ def _redirected(log: TextIO) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os.dup2(saved[0], 1)
-        os.dup2(saved[1], 2)
-
-
-def _os_sentence(problem: OSError) -> str:
-    where = problem.filename or "a file"
-    advice = {
-        28: "the disk is full: make room and run the same command again, finished work is kept",
-        30: "the file system is read-only: run in a folder that you may write to",
-        13: "permission denied: run in a folder that you may write to",
-    }.get(problem.errno or 0, "")
-    return f"{where}: {problem.strerror or problem}" + (f" ({advice})" if advice else "")
+        for number, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
