@@ -1,0 +1,141 @@
+"""Our two arms of a CPU, measured; and what a GPU's arms ask of their kernels, shown on kernels without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fake_kernels
+import pytest
+import torch
+from measured_layers import CONV, SHAPE, layer_case, layer_inputs, measured
+
+from frugal.cusnn import ours
+from frugal.provenance import source_hash
+from frugal.timing import Unsupported
+from kernels.sparse import pack_weights, plan, variants
+
+CPU = ours.OFFERED["cpu"]
+
+
+def arm(name: str, kernels=None):
+    return ours.arm(name, SHAPE, kernels, flop=11.0, bytes_min=13.0)
+
+
+# ---- CPU -------------------------------------------------------------------------------------------------------------
+
+
+def test_both_arms_of_a_cpu_are_right_before_and_after_in_every_regime():
+    rows = measured(*map(arm, CPU), regimes=("cold", "graph", "wall"))
+    assert set(rows) == {(name, regime) for name in ("sparse", "dense_twin") for regime in ("cold", "graph", "wall")}
+    for row in rows.values():
+        assert row.status in ("ok", "unstable"), row.reason  # a busy machine may spread a block's samples
+        assert (row.verified_before, row.verified_after, row.tolerance_rule) == (True, True, "a_priori")
+        assert row.value > 0
+        assert (row.role, row.tf32, row.layout, row.compiled) == ("ours", False, "nchw", True)
+        assert (row.flop, row.bytes_min) == (11.0, 13.0)
+        assert row.source_hash == source_hash("frugal.cusnn.ours", "kernels.sparse.cpu")
+
+
+def test_the_twin_differs_in_the_zeros_alone():
+    inputs = layer_inputs()
+    sparse, dense = (arm(name).prepare(inputs).run() for name in CPU)
+    assert (inputs["x"] == 0).any()
+    assert torch.equal(sparse, dense)  # a product with zero changes no sum
+    infinite = {**inputs, "x": inputs["x"].index_fill(0, torch.tensor([1]), torch.inf)}
+    assert torch.equal(*(arm(name).prepare(infinite).run().isfinite() for name in CPU))
+
+
+@pytest.mark.parametrize("name", CPU)
+def test_the_loop_computes_what_one_run_computes(name: str):
+    inputs = layer_inputs()
+    prepared = arm(name).prepare(inputs)
+    (y,) = prepared.outputs
+    once = prepared.run().clone()
+    assert prepared.run() is y
+    y.fill_(torch.nan)
+    prepared.loop(0)
+    assert y.isnan().all()
+    prepared.loop(3)
+    assert torch.equal(y, once)
+    inputs["x"].mul_(2)  # it reads the inputs each time
+    prepared.loop(1)
+    assert torch.equal(y, 2 * once)
+
+
+def test_a_cpu_has_no_ladder():
+    assert CPU == ("sparse", "dense_twin")
+    assert [arm(name).regimes for name in CPU] == [("cold", "graph", "wall")] * 2
+    assert [arm(name).binary_hash for name in CPU] == [None] * 2
+
+
+# ---- GPU, faked ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ours.OFFERED["cuda"])
+def test_an_arm_of_a_gpu_carries_its_kernels_numbers(name: str, tmp_path: Path, monkeypatch):
+    kernels, loads = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    made = arm(name, kernels)
+    rung, skip = ours.RUNGS[name]
+    chosen = plan(SHAPE, 132, skip=skip, rung=rung)
+    number = [variant.name for variant in variants()].index(chosen.variant.name)
+    assert made.settings == {"variant": chosen.variant.name, "splits": chosen.splits}
+    assert (made.binary_hash, made.registers) == (f"cubin {number}", 100 + number)
+    assert (made.spill_bytes, made.shared_bytes) == (200 + number, 500 + number)
+    assert made.regimes == ("cold", "graph", "graph_rotated", "wall")
+    assert (made.role, made.tf32, made.layout, made.compiled) == ("ours", False, "nchw", True)
+    assert made.source_hash == source_hash("frugal.cusnn.ours", "kernels.launch", "kernels.sparse")
+    assert loads == []  # nothing is loaded before it is used
+
+
+@pytest.mark.parametrize("name", ours.OFFERED["cuda"])
+def test_an_arm_of_a_gpu_binds_the_planned_launch_to_its_own_output(name: str, tmp_path: Path, monkeypatch):
+    kernels, loads = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    inputs, made = layer_inputs(), arm(name, kernels)
+    prepared = made.prepare(inputs)
+    (y,) = prepared.outputs
+    assert y.shape == (SHAPE.B, CONV.N, CONV.H, CONV.W)
+    ((grid, block, args),) = kernels.kernel(made.settings["variant"]).bound
+    rung, skip = ours.RUNGS[name]
+    chosen = plan(SHAPE, 132, skip=skip, rung=rung)
+    assert (grid, block) == (chosen.grid, chosen.block)
+    named = dict(zip((parameter for parameter, _ in chosen.variant.parameters), args, strict=True))
+    assert named["x"].data_ptr() == inputs["x"].data_ptr()
+    assert named["y"].data_ptr() == y.data_ptr()
+    assert torch.equal(named["w"], pack_weights(inputs["w"]).flatten())
+    assert prepared.run() is None
+    torch.testing.assert_close(y.double(), layer_case().reference(inputs).y, rtol=0, atol=1e-4)
+    assert loads == [tmp_path / f"{chosen.variant.name}.sm_90"]
+
+
+def test_a_kernel_is_loaded_once_and_all_share_a_workspace(tmp_path: Path, monkeypatch):
+    kernels, loads = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    made = arm("sparse", kernels)
+    first, second = made.prepare(layer_inputs()), made.prepare(layer_inputs())
+    assert len(loads) == 1
+    assert kernels.workspace in first.keep
+    assert kernels.workspace in second.keep
+    assert first.outputs[0].data_ptr() != second.outputs[0].data_ptr()
+
+
+def test_a_gpus_arms_measured_end_to_end_on_fake_kernels(tmp_path: Path, monkeypatch):
+    kernels, _ = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    rows = measured(*(arm(name, kernels) for name in ours.OFFERED["cuda"]))
+    assert {name for name, _ in rows} == {"sparse", "dense_twin", "v2_dense", "v1_naive"}
+    for row in rows.values():
+        assert row.status in ("ok", "unstable"), row.reason
+        assert row.registers >= 100
+
+
+def test_a_kernel_that_was_not_built_leaves_a_row_that_says_so(tmp_path: Path, monkeypatch):
+    missing = arm("sparse", fake_kernels.kernels(variants(), tmp_path, monkeypatch)[0]).settings["variant"]
+    kernels, loads = fake_kernels.kernels([v for v in variants() if v.name != missing], tmp_path / "some", monkeypatch)
+    with pytest.raises(Unsupported, match=f"kernel {missing} was not built for this device: run the rule build_kernel"):
+        kernels.kernel(missing)
+    made = arm("sparse", kernels)
+    assert (made.binary_hash, made.registers, made.spill_bytes, made.shared_bytes) == (None, None, None, None)
+    rows = measured(made, arm("dense_twin", kernels))
+    row = rows["sparse", "wall"]
+    assert (row.status, row.value) == ("unsupported", None)
+    assert missing in row.reason
+    assert rows["dense_twin", "wall"].status in ("ok", "unstable")
+    assert all(missing not in str(path) for path in loads)
