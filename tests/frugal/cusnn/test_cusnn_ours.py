@@ -45,6 +45,17 @@ def test_the_twin_differs_in_the_zeros_alone():
     assert torch.equal(*(arm(name).prepare(infinite).run().isfinite() for name in CPU))
 
 
+@pytest.mark.parametrize(("name", "skips"), [("sparse", True), ("dense_twin", False)])
+def test_only_the_sparse_arm_asks_for_skipping(name: str, skips: bool, monkeypatch: pytest.MonkeyPatch):
+    asked = []  # the answers are the same bits, so what is asked for is looked at
+    for function in ("conv3x3", "loop"):
+        monkeypatch.setattr(ours.cpu, function, lambda *given, skip=None, **named: asked.append(skip))
+    prepared = arm(name).prepare(layer_inputs())
+    prepared.run()
+    prepared.loop(2)
+    assert asked == [skips, skips]
+
+
 @pytest.mark.parametrize("name", CPU)
 def test_the_loop_computes_what_one_run_computes(name: str):
     inputs = layer_inputs()
