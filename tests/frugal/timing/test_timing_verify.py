@@ -68,6 +68,24 @@ def test_baselines_get_four_times_the_bound_and_tf32_its_rounded_operands():
     assert not Verifier(product_case(), inputs).check(arm(tf32=False), [tf32]).ok
 
 
+@pytest.mark.parametrize(("factor", "ok"), [(3.9, True), (4.1, False)])
+def test_a_baselines_convolution_may_spread_its_error_over_the_plane(factor, ok):
+    x, w = torch.zeros(1, 3, 6, 6), torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    x[0, :, 0, 0] = 1.0  # outputs far from the corner have S = 0
+
+    def reference(inputs):
+        x, w = inputs["x"].double(), inputs["w"].double()
+        conv = torch.nn.functional.conv2d
+        return Reference(conv(x, w, padding=1), conv(x.abs(), w.abs(), padding=1), 27)
+
+    case = Case("cusnn", "layers", {}, lambda seed, phase: None, reference)
+    right = reference({"x": x, "w": w})
+    spread = right.y.clone()
+    spread[0, 1, 5, 5] += factor * gamma(27) * float(right.s[0, 1].max())
+    assert Verifier(case, {"x": x, "w": w}).check(arm("baseline"), [spread]).ok is ok
+    assert not Verifier(case, {"x": x, "w": w}).check(arm(), [spread]).ok
+
+
 def test_the_reference_of_a_half_arm_gets_rounded_inputs():
     inputs = operands()
     half = rounded(inputs, "float16")
