@@ -49,6 +49,17 @@ class Campaign:
             timeout=600,
         )
 
+    def start(self) -> subprocess.Popen:
+        """The run to the figures in the background, in a process group of its own."""
+        return subprocess.Popen(
+            self.command("--", "figures"),
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def environment(self, **changes: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name != "FRUGAL_MIRROR"}
         return kept | {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"} | changes
