@@ -17,7 +17,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 CUDA_EXTRA := cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures results cusnn test test-slow test-smoke test-gpu lint docs clean
+.PHONY: help setup figures results cusnn test test-smoke test-gpu lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,9 +51,6 @@ lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 
 test: $(STAMP) lint ## lint and tests (12 minutes on 2 cores)
 	$(BIN)/pytest $(ARGS)
-
-test-slow: $(STAMP) ## the checks that take long
-	$(BIN)/pytest -m slow $(ARGS)
 
 test-smoke: $(STAMP) ## the whole default campaign from an empty folder
 	$(BIN)/pytest -m smoke $(ARGS)
