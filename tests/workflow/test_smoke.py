@@ -6,8 +6,8 @@ import shutil
 import time
 
 import pytest
-from campaign_folder import REPOSITORY, Campaign
 
+from campaign_folder import REPOSITORY, Campaign
 from frugal import figures, records
 
 pytestmark = pytest.mark.smoke
