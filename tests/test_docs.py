@@ -175,7 +175,8 @@ def rule_outputs() -> set[str]:
     """What stands under `output:` in the rules, as patterns of paths."""
     found = set()
     for rules in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
-        for block in re.findall(r"^    output:\n((?:        .*\n)+)", rules.read_text(encoding="utf-8"), re.MULTILINE):
+        text = rules.read_text(encoding="utf-8")
+        for _, block in re.findall(r"^( +)output:\n((?:\1    .*\n)+)", text, re.MULTILINE):
             strings = re.findall(r'f?"([^"]*)"', re.sub(r"caption=.*|category=.*|labels=.*", "", block))
             prefixes = strings if "multiext(" not in block else [strings[0] + ending for ending in strings[1:]]
             found |= {path.replace("{RAW}", "<results>/raw/{preset}") for path in prefixes}
