@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -126,14 +127,14 @@ def test_help_lists_every_command_with_what_it_does(capsys: pytest.CaptureFixtur
         assert f"{action.dest} {action.help}" in text
 
 
-def test_refresh_prints_what_it_forgets(photographs: Path, capsys: pytest.CaptureFixture[str]):
+def test_refresh_prints_what_it_mends(photographs: Path, capsys: pytest.CaptureFixture[str]):
     device = photographs / "results/device/local.json"
     provenance.write_device_record({"device_key": "another machine"}, device)
     assert cli.main(["refresh"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{device.relative_to(photographs)}: this machine is now ")
     assert err == ""
-    assert not device.exists()
+    assert json.loads(device.read_text()) == provenance.device_record()
     assert cli.main(["refresh"]) == 0
     assert capsys.readouterr() == ("", "")
 

@@ -1,7 +1,8 @@
-"""What is forgotten because it is no longer true, and what stays."""
+"""What is mended because it is no longer true, and what stays."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def devices(folder: Path, **records: dict) -> list[Path]:
     return paths
 
 
-def test_an_empty_folder_has_nothing_to_forget(tmp_path: Path):
+def test_an_empty_folder_has_nothing_to_mend(tmp_path: Path):
     assert refresh.stale(tmp_path / "config.yaml", tmp_path / "results", tmp_path / "data", tmp_path) == []
 
 
@@ -70,26 +71,27 @@ def test_the_same_machine_keeps_its_file(tmp_path: Path, here: dict):
 
 
 @pytest.mark.parametrize("change", [{"device_key": "nvidia-h200-9.0-132sm"}, {"llc_bytes": 1}], ids=["key", "cache"])
-def test_another_machine_is_forgotten_and_the_new_one_named(tmp_path: Path, here: dict, change: dict):
+def test_another_machine_is_replaced_by_this_one_and_named(tmp_path: Path, here: dict, change: dict):
     (path,) = devices(tmp_path, local=here | change)
     (line,) = stale(tmp_path)
     assert line.startswith(f"{path}: this machine is now {here['device_key']}")
-    assert not path.exists()
+    assert json.loads(path.read_text()) == here
+    assert stale(tmp_path) == []
 
 
-def test_a_damaged_device_file_is_forgotten(tmp_path: Path, here: dict):
+def test_a_damaged_device_file_is_written_again(tmp_path: Path, here: dict):
     (path,) = devices(tmp_path, local=here)
     path.write_bytes(path.read_bytes()[:20] + b"\xff")
     assert len(stale(tmp_path)) == 1
-    assert not path.exists()
+    assert json.loads(path.read_text()) == here
 
 
 def test_labels_of_other_machines_are_not_this_ones_to_judge(tmp_path: Path, here: dict):
     paths = devices(tmp_path, local={"device_key": "x"}, a100={"device_key": "y"}, h200={"device_key": "z"})
     assert stale(tmp_path, "devices: {a100: {}, h200: {}}\n") == []
-    assert all(path.exists() for path in paths)
+    assert [json.loads(path.read_text())["device_key"] for path in paths] == ["x", "y", "z"]
     stale(tmp_path)
-    assert [path.exists() for path in paths] == [False, True, True]
+    assert [json.loads(path.read_text())["device_key"] for path in paths] == [here["device_key"], "y", "z"]
 
 
 # ---- published files -------------------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ def availability(folder: Path, found: dict[str, Availability]) -> Path:
     return path
 
 
-def test_what_can_be_had_now_is_looked_for_again(tmp_path: Path, asked: list[list[str]]):
+def test_what_can_be_had_now_is_noted(tmp_path: Path, asked: list[list[str]]):
     one, two = published()
     path = availability(tmp_path, {one: NOWHERE, two: THERE})
     assert stale(tmp_path) == []
@@ -116,11 +118,12 @@ def test_what_can_be_had_now_is_looked_for_again(tmp_path: Path, asked: list[lis
     (tmp_path / "mirror" / one).write_bytes(b"weights")
     (line,) = stale(tmp_path, f"devices: {{local: {{kind: cpu}}}}\nmirror: {tmp_path / 'mirror'}\n")
     assert line == f"{path}: {one} can be had now; what stood in is replaced"
-    assert not path.exists()
+    now = sources.read_probe(path)
+    assert (now[one].where, now[two]) == ("mirror_folder", THERE)
     assert asked == [[one], [one]]  # what could be had before is not asked for again
 
 
-def test_a_connection_that_is_gone_forgets_nothing(tmp_path: Path, asked: list[list[str]]):
+def test_a_connection_that_is_gone_changes_nothing(tmp_path: Path, asked: list[list[str]]):
     path = availability(tmp_path, dict.fromkeys(published(), THERE))
     assert stale(tmp_path) == []
     assert path.exists()

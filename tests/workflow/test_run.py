@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from campaign_folder import REPOSITORY, Campaign
-from frugal import figures, records
+from frugal import figures, records, refresh
 
 TARGETS = ("figures", "results", "cusnn", "all")
 
@@ -127,6 +127,16 @@ def test_an_edit_reruns_what_depends_on_it(finished: Campaign, tmp_path, changes
     if "kernels" in changes:
         untouched -= {"bench_layer"}  # it reads the reports of what was built
     assert not untouched & set(planned(done.stdout))
+
+
+def test_what_refresh_mends_is_measured_anew(finished: Campaign, tmp_path, monkeypatch):
+    copy = finished.copy_to(tmp_path / "copy")
+    here = json.loads((copy.folder / "results/device/local.json").read_text())
+    monkeypatch.setattr(refresh.provenance, "device_record", lambda kind: here | {"device_key": "another"})
+    assert refresh.stale(copy.folder / "config.yaml", copy.folder / "results", copy.folder / "data", copy.folder)
+    done = copy.run("--dry-run", "--", "figures")
+    assert {"bench_layer", "cusnn_sparsity"} <= set(planned(done.stdout))
+    assert not {"device", "sources", "image_to_bin", "network_weights"} & set(planned(done.stdout))
 
 
 def planned(output: str) -> dict[str, int]:

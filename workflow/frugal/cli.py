@@ -56,9 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 
     refresh = commands.add_parser(
         "refresh",
-        help="forget what is no longer true of this machine",
-        description="Remove results/device/*.json where the machine has changed, and data/availability.json where "
-        "published files can be had that could not, so that the next run looks again.",
+        help="mend what is no longer true of this machine",
+        description="Rewrite results/device/local.json where the machine has changed, and data/availability.json where "
+        "published files can be had that could not, so that the next run does again what depends on them.",
     )
     refresh.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="default: %(default)s")
     refresh.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")

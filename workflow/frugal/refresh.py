@@ -1,7 +1,8 @@
-"""Forget what was true of another machine, of another network connection, or of a run that was killed.
+"""Mend what was true of another machine, of another network connection, or of a run that was killed.
 
 The workflow itself never looks at the machine while it plans: it asks once, in a job, and keeps the answer in a file.
-`make figures` calls this first, so that a copied folder, a new GPU or a connection that came back is noticed.
+`make figures` calls this first, so that a copied folder, a new GPU or a connection that came back is noticed. An
+outdated answer is replaced and not removed: while its results exist, Snakemake does not ask for a missing answer again.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from frugal.errors import FrugalError
 
 
 def stale(configfile: Path, results: Path, data: Path, folder: Path = Path()) -> list[str]:
-    """Remove outdated answers, and the lock of a run that was killed; return one line for each.
+    """Replace outdated answers and remove the lock of a run that was killed; return one line for each.
 
-    Nothing is removed that is still true. Raises FrugalError while another run works in `folder`.
+    Nothing is touched that is still true. Raises FrugalError while another run works in `folder`.
     """
     try:
         given = yaml.safe_load(configfile.read_text()) if configfile.exists() else {}
@@ -63,8 +64,8 @@ def _devices(cfg: config.Config, results: Path) -> list[str]:
     with contextlib.suppress(ValueError):  # a damaged file says nothing that is true
         if json.loads(path.read_text()) == now:
             return []
-    path.unlink()
-    return [f"{path}: this machine is now {now['device_key']}; it is looked at again and measured anew"]
+    provenance.write_device_record(now, path)
+    return [f"{path}: this machine is now {now['device_key']}; it is measured anew"]
 
 
 def _sources(cfg: config.Config, path: Path) -> list[str]:
@@ -73,8 +74,8 @@ def _sources(cfg: config.Config, path: Path) -> list[str]:
     before = sources.read_probe(path)
     listed = sources.load()  # a name may have left data/sources.yaml since
     missing = [name for name, there in before.items() if there.where == "none" and name in listed]
-    found = [name for name, there in sources.probe(missing, cfg.mirror).items() if there.where != "none"]
+    found = {name: there for name, there in sources.probe(missing, cfg.mirror).items() if there.where != "none"}
     if not found:
         return []
-    path.unlink()
+    sources.write_probe(path, before | found)
     return [f"{path}: {', '.join(found)} can be had now; what stood in is replaced"]
