@@ -84,6 +84,13 @@ def test_sessions_are_joined_by_their_geometric_mean(tmp_path):
     assert "ours: sparse (25%)" in words(axes.figure)
 
 
+def test_roofline_says_whose_weights_are_random(tmp_path, both):
+    assert "random weights" not in words(cusnn.roofline(both.measurements, both.runs))
+    frames = one_arm(tmp_path, runs=[invented.run("A", "cpu")], arm_json='{"weights": "random"}')
+    network = layers.pretty(frames.measurements["network"].iloc[0])
+    assert f"random weights in {network}, drawn" in words(cusnn.roofline(frames.measurements, frames.runs))
+
+
 def test_pairs_that_roofline_leaves_out_are_counted(both):
     said = words(cusnn.roofline(both.measurements, both.runs))
     assert "Recorded on NVIDIA H200: 10 of 960 pairs of case and arm not drawn: 5 incorrect, 5 unsupported." in said

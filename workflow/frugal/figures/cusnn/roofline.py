@@ -156,6 +156,13 @@ def _notes(points: pd.DataFrame, regimes: dict[str, tuple[str, str]], timed: pd.
         "Lines: shares of the roofline. In brackets: an arm's median share"
         + (", by machine in the legend's order." if len(regimes) > 1 else ".")
     ]
+    random = timed[timed["weights"].map(of_layers.is_random).astype(bool)]
+    for machine in in_machine_order(random):
+        networks = random.loc[random["machine"] == machine, "network"].unique()
+        whose = ", ".join(map(of_layers.pretty, networks))
+        lines.append(
+            f"{machine[0].upper()}{machine[1:]}: random weights in {whose}, drawn to reach plausible shares of zeros."
+        )
     for machine in in_machine_order(points[points["conditional"].astype(bool)]):
         lines.append(f"{machine[0].upper()}{machine[1:]}: one session, no verdict.")
     for machine in in_machine_order(timed):
