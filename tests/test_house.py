@@ -390,3 +390,18 @@ def test_profiles_are_found_from_the_top():
     assert link.is_symlink()
     assert str(link.readlink()) == "workflow/profiles"
     assert {path.name for path in (WORKFLOW / "profiles").iterdir()} == {path.parent.name for path in PROFILES}
+
+
+def test_a_cached_rule_names_its_wildcards_in_its_parameters():
+    """Snakemake's cache key holds parameters and inputs, and no wildcard: without them two outputs would share an entry."""
+    rules = {}
+    for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for block in re.split(r"^(?=(?:rule|checkpoint) \w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
+            if re.search(r"^    cache: True", block, re.MULTILINE):
+                rules[re.match(r"\w+ (\w+)", block)[1]] = block
+    assert set(rules) == {"download", "image_to_bin", "network_weights", "build_kernel"}
+    for name, block in rules.items():
+        output = block[block.index("    output:") : block.index("    log:")]
+        parameters = block[block.index("    params:") : block.index("    message:")]
+        for wildcard in re.findall(r"\{(\w+)\}", output):
+            assert f"{{{wildcard}}}" in parameters or f"wildcards.{wildcard}" in parameters, (name, wildcard)

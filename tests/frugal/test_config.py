@@ -15,6 +15,7 @@ from frugal import config
 from frugal.config import ConfigError
 from frugal.config.errors import root_schema
 from frugal.errors import FrugalError
+from frugal.preprocess import preprocess
 
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = REPOSITORY / "config.yaml"
@@ -354,7 +355,7 @@ def test_numbers_that_stand_twice_agree_with_the_timing_package():
     ],
 )
 def test_preprocessing_belongs_to_the_weights(network, definition, wanted):
-    assert config.preprocess(network, definition) == wanted
+    assert preprocess(network, definition) == wanted
 
 
 # ---- what is published -----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 # The functions that rules share. No rule stands here, and no function stands beside a rule. Nothing here looks at the
 # machine: parameters that depend on it would differ between a cluster's head node and its jobs and rerun everything.
+import hashlib
 import json
 import time
 
@@ -16,6 +17,7 @@ from frugal.cusnn.builds import builds
 from frugal.data import choose
 from frugal.data import sources as data_sources
 from frugal.errors import FrugalError
+from frugal.preprocess import preprocess
 from frugal.provenance import new_ulid, source_hash
 
 STARTED = time.time()
@@ -24,12 +26,17 @@ adapter.hand_down(LIBRARY, campaign_id=new_ulid())
 try:
     CONFIG = campaign.load(config)
     SOURCES = data_sources.load()
+    NETWORKS = sorted({case.network for case in campaign.expand(CONFIG)})
+    OWN_WEIGHTS = choose.own_weights(CONFIG.cusnn.weights, SOURCES, NETWORKS, CONFIG.cusnn.definition)
+    OWN_IMAGES = choose.own_images(CONFIG.data.images)
+    RECORDED = choose.recorded(CONFIG.recorded, REPOSITORY / "results" / "recorded")
 except FrugalError as problem:
     raise WorkflowError(str(problem)) from None
 
-NETWORKS = sorted({case.network for case in campaign.expand(CONFIG)})
 SESSIONS = campaign.sessions(CONFIG)
 LABELS = sorted(CONFIG.devices)
+# The pinned tools, for what they build: without conda a new compiler would go unnoticed.
+TOOLS = hashlib.sha256((REPOSITORY / "envs" / "constraints.txt").read_bytes()).hexdigest()
 # What one session depends on: more sessions, or another margin, measure nothing anew.
 SESSION_KEYS = set(type(CONFIG.timing).model_fields) - {"sessions", "margin_kernel", "margin_end_to_end"}
 RAW = f"<results>/raw/{CONFIG.preset}"
@@ -50,9 +57,9 @@ def image_sources():
     return [] if CONFIG.data.images else choose.image_files(SOURCES)
 
 
-def source_files():
-    """The files of data/sources.yaml that this campaign would use, whether or not they can be had."""
-    return sorted({*image_sources(), *(name for network in NETWORKS for name in weight_sources(network))})
+def source_groups():
+    """The files of data/sources.yaml that this campaign would use: for the images and each network, its alternatives."""
+    return [image_sources(), *(weight_sources(network) for network in NETWORKS)]
 
 
 def downloaded(names):
@@ -64,19 +71,18 @@ def downloaded(names):
 
 def weights_input(wildcards):
     """The file that a network's weights are made of: the user's own, a download, or none (synthetic weights)."""
-    if CONFIG.cusnn.weights in ("auto", "synthetic"):
-        return downloaded(weight_sources(wildcards.network))
-    return [choose.own_weights(CONFIG.cusnn.weights, SOURCES, wildcards.network, CONFIG.cusnn.definition)]
+    own = OWN_WEIGHTS.get(wildcards.network)
+    return [own] if own else downloaded(weight_sources(wildcards.network))
 
 
 def images_input(wildcards):
     """The user's images, a download, or none (the photographs that the Python packages ship)."""
-    return [CONFIG.data.images] if CONFIG.data.images else downloaded(image_sources())
+    return OWN_IMAGES or downloaded(image_sources())
 
 
 def bin_of(network):
     """The image file with the preprocessing that belongs to a network's weights."""
-    return f"data/bins/{campaign.preprocess(network, CONFIG.cusnn.definition)}.bin"
+    return f"data/bins/{preprocess(network, CONFIG.cusnn.definition)}.bin"
 
 
 def weights_of(network):
@@ -124,8 +130,7 @@ def raw_files():
 
 def recorded_files():
     """The tables of the recorded campaigns that the configuration names and this copy of the project holds."""
-    folders = [REPOSITORY / "results" / "recorded" / name for name in CONFIG.recorded]
-    return sorted(str(path) for folder in folders for path in folder.glob("*.parquet"))
+    return sorted(str(path) for folder in RECORDED for path in folder.glob("*.parquet"))
 
 
 def figure_files(names):

@@ -10,7 +10,7 @@ checkpoint sources:
     conda:
         "../../envs/core.yaml"
     params:
-        names=source_files(),
+        groups=source_groups(),
         mirror=CONFIG.mirror,
         offline=CONFIG.offline,
         source=source_hash("frugal.data.sources"),
@@ -30,7 +30,6 @@ rule download:
         "../../envs/core.yaml"
     params:
         entry=lambda wildcards: SOURCES[wildcards.file].model_dump_json(),
-        mirror=CONFIG.mirror,
     message:
         "downloading {wildcards.file}"
     script:
@@ -48,6 +47,7 @@ rule image_to_bin:
     conda:
         "../../envs/torch.yaml"
     params:
+        preprocess="{preprocess}",  # wildcards are no part of a cache key
         size=CONFIG.data.size,
         limit=CONFIG.data.n_images,
         source=source_hash("frugal.data.image_to_bin", "frugal.data.photographs"),
@@ -70,6 +70,7 @@ rule network_weights:
     conda:
         "../../envs/torch.yaml"
     params:
+        network="{network} {definition}",  # wildcards are no part of a cache key
         seed=CONFIG.cusnn.seed,
         source=source_hash("frugal.models.weights"),
     message:

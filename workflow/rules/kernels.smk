@@ -14,6 +14,8 @@ rule build_kernel:
     resources:
         mem_mb=1500,
     params:
+        made="{family} {variant} {capability}",  # wildcards are no part of a cache key
+        tools=TOOLS,
         source=source_hash("kernels.build", "kernels.sparse"),
     message:
         "building {wildcards.family} kernel {wildcards.variant} for compute capability {wildcards.capability}"

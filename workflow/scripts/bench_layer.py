@@ -21,6 +21,7 @@ with job(snakemake) as say:
         threads=snakemake.threads,
         config_json=config.record_json(cfg),
         campaign_id=campaign_id(),
+        log=snakemake.log[0],
         out=snakemake.output[0],
         say=say,
     )

@@ -14,6 +14,7 @@ with job(snakemake) as say:
         threads=snakemake.threads,
         config_json=config.record_json(config.load(snakemake.config)),
         campaign_id=campaign_id(),
+        log=snakemake.log[0],
         out=snakemake.output[0],
         say=say,
     )

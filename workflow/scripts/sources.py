@@ -7,11 +7,10 @@ with job(snakemake) as say:
 
     from frugal.data import sources
 
-    found = sources.probe(
-        snakemake.params.names,
-        mirror=snakemake.params.mirror,
-        offline=snakemake.params.offline,
-    )
+    groups = snakemake.params.groups
+    found = sources.probe(sorted({name for group in groups for name in group}), mirror=snakemake.params.mirror)
+    if snakemake.params.offline == "never":
+        sources.require(found, groups)
     sources.write_probe(Path(snakemake.output[0]), found)
     for name, there in found.items():
         say(f"{name}: {there.address or 'not to be had, a substitute is used'}")

@@ -20,7 +20,7 @@ def layer_case() -> Case:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(8, CONV.C, CONV.H, CONV.W, generator=generator).clamp_min(0)
     weight = torch.randn(CONV.N, CONV.C, 3, 3, generator=generator)
-    return case(Layer(CONV, weight, inputs, 1), info(), BATCH, "photographs", "ab")
+    return case(Layer(CONV, weight, inputs, 1, "random"), info(), BATCH, "photographs", "ab")
 
 
 def layer_inputs() -> Inputs:

@@ -110,6 +110,7 @@ def run_session(folder: Path, monkeypatch: pytest.MonkeyPatch, device: dict, **c
         threads=1,
         config_json="{}",
         campaign_id=None,
+        log="logs/x.log",
         out=folder / "session-0.parquet",
         say=lambda line: None,
     )

@@ -22,7 +22,7 @@ def marked(images: int, conv: ConvLayer = CONV) -> Layer:
     """A layer whose input of image i is i + 1 everywhere, but for a quarter of zeros."""
     inputs = torch.arange(1.0, images + 1)[:, None, None, None].expand(images, conv.C, conv.H, conv.W).clone()
     inputs[:, :, 0] = 0
-    return Layer(conv, torch.randn(conv.N, conv.C, conv.k, conv.k), inputs, 1)
+    return Layer(conv, torch.randn(conv.N, conv.C, conv.k, conv.k), inputs, 1, "random")
 
 
 def drawn(made, seed: int, phase: str) -> list[int]:
@@ -35,7 +35,7 @@ def drawn(made, seed: int, phase: str) -> list[int]:
 
 def test_every_layer_of_three_by_three_and_stride_1_has_its_own_input():
     model, images = small(), photographs(3)
-    found = layers(model, images, "all", CPU)
+    found = layers(model, info(), images, "all", CPU)
     assert [layer.conv.name for layer in found] == ["steps.3", "steps.6", "steps.9", "steps.15"]
     assert [layer.conv.index for layer in found] == [1, 2, 3, 5]
     for layer in found:
@@ -52,11 +52,11 @@ def test_every_layer_of_three_by_three_and_stride_1_has_its_own_input():
 @pytest.mark.parametrize("same", [3, 4], ids=["odd", "even"])
 def test_of_each_shape_the_median_by_sparsity_is_taken(same: int):
     model, images = small(same), photographs(3)
-    every = layers(model, images, "all", CPU)[:same]
+    every = layers(model, info(), images, "all", CPU)[:same]
     shares = [np.mean(layer.inputs.numpy() == 0) for layer in every]
     assert len(set(shares)) == same
     assert shares != sorted(shares)  # so that no order of the layers gives the median by itself
-    first, other = layers(model, images, "distinct", CPU)
+    first, other = layers(model, info(), images, "distinct", CPU)
     assert first.sparsity == np.quantile(shares, 0.5, method="higher")
     assert torch.equal(first.inputs, every[shares.index(first.sparsity)].inputs)
     assert (first.count, other.count) == (same, 1)
@@ -158,7 +158,7 @@ def test_layer_batch_and_weights_tell_cases_apart():
     made = [
         case(marked(8), info(), 2, "photographs", "ab"),
         case(marked(8), info(), 4, "photographs", "ab"),
-        case(marked(8), info("resnet50-0676ba61.pth"), 2, "photographs", "ab"),
+        case(dataclasses.replace(marked(8), weights="trained"), info(), 2, "photographs", "ab"),
         case(renamed, info(), 2, "photographs", "ab"),
         case(dataclasses.replace(marked(8), count=3), info(), 2, "photographs", "ab"),
         case(marked(8), dataclasses.replace(info(), definition="keras_v1"), 2, "photographs", "ab"),

@@ -257,7 +257,7 @@ def test_every_arm_of_a_layer_is_measured_in_every_regime(kernels):
     generator = torch.Generator(DEVICE).manual_seed(0)
     inputs = torch.randn(8, 37, 14, 14, device=DEVICE, generator=generator).clamp_min(0)
     weight = torch.randn(64, 37, 3, 3, device=DEVICE, generator=generator)
-    layer = Layer(conv, weight, inputs, 1)
+    layer = Layer(conv, weight, inputs, 1, "random")
     names = [*ours.OFFERED["cuda"], *baselines.OFFERED["cuda"]]
     arms = bench_layer.arms(ConvShape(2, 37, 14, 14, 64), layer.sparsity, names, "cuda", kernels)
     design = Design.of("smoke", n_min=3, block_max_s=0.01)

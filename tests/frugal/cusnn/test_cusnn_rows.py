@@ -40,6 +40,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             threads=torch.get_num_threads(),
             config_json="{}",
             campaign_id=None,
+            log="logs/x.log",
             out=tmp_path / "out" / "sparsity.parquet",
             say=said.append,
         )

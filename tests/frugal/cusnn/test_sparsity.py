@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from frugal.cusnn.sparsity import SparsityError, conv_layers, estimate_sparsity, layer_inputs, measure
+from frugal.cusnn.sparsity import SparsityError, conv_layers, estimate_sparsity, layer_inputs, measure, origins
 from frugal.models import keras, weights
 
 TABLE = Path(__file__).parents[2] / "data" / "cusnn" / "sparsity.csv"
@@ -247,3 +247,12 @@ def test_drawn_layers_of_resnet50_keep_the_zeros_that_their_batch_norm_asks_for(
     for layer, row in estimated.items():
         assert rows[RESNET][layer].mean == pytest.approx(float(row["sparsity_mean"]), abs=0.07)
         assert rows[RESNET][layer].estimate == pytest.approx(float(row["sparsity_mean"]), abs=1e-4)  # printed digits
+
+
+def test_what_lies_behind_drawn_weights_counts_as_random(two):
+    layers = conv_layers(two, (1, 16, 8, 8))
+    first, second = (layer.name for layer in layers)
+    assert origins(layers, (), everything_random=False) == {first: "trained", second: "trained"}
+    assert origins(layers, (f"{second}.weight",), everything_random=False) == {first: "trained", second: "random"}
+    assert origins(layers, (f"{first}.weight",), everything_random=False) == {first: "random", second: "random"}
+    assert origins(layers, (), everything_random=True) == {first: "random", second: "random"}

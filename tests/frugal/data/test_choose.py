@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from frugal.data import sources
-from frugal.data.choose import image_files, own_weights, weight_files
+from frugal.data.choose import image_files, own_images, own_weights, recorded, weight_files
 from frugal.data.sources import Source
 from frugal.errors import FrugalError
 
@@ -57,9 +57,17 @@ def test_every_published_file_is_chosen_for_something():
     assert chosen | set(image_files(published)) == set(published)
 
 
-def test_a_path_that_is_no_folder_is_taken_as_it_stands(tmp_path: Path):
-    for given in (str(tmp_path / "mine.pth"), "weights/not-there.pth"):
-        assert own_weights(given, SOURCES, "resnet50", "keras_v1") == given
+def test_a_file_is_taken_as_it_stands_and_must_be_there(tmp_path: Path):
+    mine = tmp_path / "mine.pth"
+    mine.touch()
+    assert own_weights(str(mine), SOURCES, ["resnet50"], "keras_v1") == {"resnet50": str(mine)}
+    with pytest.raises(FrugalError, match=r"cusnn\.weights = .*: there is no such file or folder"):
+        own_weights("weights/not-there.pth", SOURCES, ["resnet50"], "keras_v1")
+
+
+@pytest.mark.parametrize("given", ["auto", "synthetic"])
+def test_words_are_no_files(given):
+    assert own_weights(given, SOURCES, ["resnet50"], "keras_v1") == {}
 
 
 def test_a_folder_gives_the_published_name_first_then_the_networks_own(tmp_path: Path):
@@ -68,15 +76,37 @@ def test_a_folder_gives_the_published_name_first_then_the_networks_own(tmp_path:
         (tmp_path / name).touch()
     for name in reversed(wanted):
         (tmp_path / name).touch()
-        assert own_weights(str(tmp_path), SOURCES, "densenet169", "keras_v1") == str(tmp_path / name)
+        found = own_weights(str(tmp_path), SOURCES, ["densenet169"], "keras_v1")
+        assert found == {"densenet169": str(tmp_path / name)}
 
 
 def test_a_folder_without_them_is_one_sentence_that_names_what_is_looked_for(tmp_path: Path):
     (tmp_path / "resnet50.pth").mkdir()  # a folder is no file
     (tmp_path / "r50-keras.safetensors").touch()  # another definition of a ResNet is another graph
     with pytest.raises(FrugalError) as raised:
-        own_weights(str(tmp_path), SOURCES, "resnet50", "torchvision_v1.5")
+        own_weights(str(tmp_path), SOURCES, ["resnet50"], "torchvision_v1.5")
     assert str(raised.value) == (
-        f"cusnn.weights = {tmp_path}: no weights of resnet50 are there: name a file r50-tv.pth or resnet50.safetensors "
-        "or resnet50.pth"
+        f"config: cusnn.weights = {tmp_path}: no weights of resnet50 are there: name a file r50-tv.pth or "
+        "resnet50.safetensors or resnet50.pth"
     )
+
+
+def test_images_are_a_file_or_every_image_of_a_folder(tmp_path: Path):
+    assert own_images(None) == []
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert own_images(str(tmp_path)) == [str(tmp_path / "a.JPG"), str(tmp_path / "b.png")]
+    assert own_images(str(tmp_path / "b.png")) == [str(tmp_path / "b.png")]
+    with pytest.raises(FrugalError, match=r"data\.images = .*: there is no such file or folder"):
+        own_images(str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FrugalError, match="holds no image"):
+        own_images(str(tmp_path / "empty"))
+
+
+def test_a_recorded_campaign_must_be_there_unless_none_is(tmp_path: Path):
+    assert recorded(["nvidia-h200"], tmp_path / "recorded") == []
+    (tmp_path / "recorded/nvidia-h200").mkdir(parents=True)
+    assert recorded(["nvidia-h200"], tmp_path / "recorded") == [tmp_path / "recorded/nvidia-h200"]
+    with pytest.raises(FrugalError, match="there is no campaign nvidia-h20: use nvidia-h200"):
+        recorded(["nvidia-h20"], tmp_path / "recorded")

@@ -154,3 +154,11 @@ def test_the_findings_are_written_and_read_back_with_equal_bytes(server: Server,
     with pytest.raises(SourceError, match="delete it and run again"):
         sources.read_probe(tmp_path / "one.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "two.json"]
+
+
+def test_one_of_several_alternatives_is_enough():
+    here = sources.Availability(where="url", address="https://example.org/a")
+    lost = sources.Availability(where="none", reason="no connection")
+    sources.require({"a": here, "b": lost}, [["a", "b"], []])
+    with pytest.raises(sources.SourceUnavailable, match="b: no connection; c: no connection"):
+        sources.require({"a": here, "b": lost, "c": lost}, [["a"], ["b", "c"]])

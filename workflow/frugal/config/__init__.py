@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from .check import combinations
 from .docs import json_schema, markdown_table, write, yaml_text
 from .errors import ConfigError, problems
-from .expand import CaseSpec, expand, preprocess, sessions
+from .expand import CaseSpec, expand, sessions
 from .models import Config
 from .record import record_json
 
@@ -23,7 +23,6 @@ __all__ = [
     "json_schema",
     "load",
     "markdown_table",
-    "preprocess",
     "record_json",
     "sessions",
     "write",

@@ -32,14 +32,6 @@ def sessions(cfg: Config) -> int:
     return cfg.timing.sessions or PRESET_SESSIONS[cfg.preset]
 
 
-def preprocess(network: str, definition: str) -> str:
-    """What the weights of a network want done to an image: `torchvision` (RGB, scaled, normalised) or `keras_caffe`.
-
-    Preprocessing belongs to the weights: Keras' ResNets alone were trained on BGR minus the mean.
-    """
-    return "keras_caffe" if definition == "keras_v1" and network.startswith("resnet") else "torchvision"
-
-
 def expand(cfg: Config) -> list[CaseSpec]:
     """List every (system, experiment, network, batch) of a campaign, in the order of the configuration."""
     return cusnn_cases(cfg) if "cusnn" in cfg.systems else []

@@ -128,7 +128,8 @@ class Timing(Section):
     """CPU threads of a timing job; null: all cores that the job has."""
 
     case_timeout_s: Annotated[float, Field(gt=0)] | None = Field(None, examples=[120.0])
-    """The longest time of one implementation of one case, in seconds; null: 20 in `smoke`, else 120."""
+    """How long a block of a slow implementation may last before its third sample, in seconds; null: 20 in `smoke`, else
+    120."""
 
     cooldown_s: Annotated[float, Field(ge=0)] = Field(0.0, examples=[10.0])
     """Rest before each session, in seconds, so that one session's heat is not the next one's."""

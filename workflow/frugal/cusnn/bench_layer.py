@@ -39,6 +39,7 @@ def session(
     threads: int,
     config_json: str,
     campaign_id: str | None,
+    log: str,
     out: str | Path,
     say: Say = print,
 ) -> None:
@@ -67,7 +68,7 @@ def session(
         campaign_id=campaign_id,
     )
     cases = list(_cases(cusnn, weights, images, machine.kind, built, say))
-    run_session(cases, design, session, machine, run, Path(out), on_progress=say, calibrate=ceilings)
+    run_session(cases, design, session, machine, run, Path(out), on_progress=say, log=log, calibrate=ceilings)
 
 
 def arms(
@@ -111,7 +112,7 @@ def _cases(
         model, info = load_network(Path(weight_file))
         photographs, manifest = read_bin(image_file, preprocess=info.preprocess)
         say(f"{info.network} ({info.origin}): the inputs of its layers from {len(photographs)} images")
-        for layer in layers(model, photographs, cusnn["layers"], torch.device(kind)):
+        for layer in layers(model, info, photographs, cusnn["layers"], torch.device(kind)):
             conv = layer.conv
             for size in cusnn["batch_sizes"]:
                 shape = ConvShape(size, conv.C, conv.H, conv.W, conv.N, k=conv.k, stride=conv.stride, pad=conv.pad)

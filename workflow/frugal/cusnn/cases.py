@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from frugal.cusnn.sparsity import ConvLayer, conv_layers, layer_inputs
+from frugal.cusnn.sparsity import ConvLayer, conv_layers, layer_inputs, origins
 from frugal.errors import FrugalError
 from frugal.models.weights import RANDOM, WeightsInfo
 from frugal.timing import Case, Inputs, Reference
@@ -27,13 +27,15 @@ class Layer:
     """One convolution with its weights and the inputs that reach it.
 
     `weight`: [N, C, k, k] float32; `inputs`: [images, C, H, W] float32, both on the session's device; `count`: how many
-    layers of the network have this shape (1 where each layer is a case of its own).
+    layers of the network have this shape (1 where each layer is a case of its own); `weights`: `trained`, or `random`
+    where its weights, or those of a convolution before it, were drawn.
     """
 
     conv: ConvLayer
     weight: Tensor
     inputs: Tensor
     count: int
+    weights: str
 
     @property
     def sparsity(self) -> float:
@@ -41,12 +43,16 @@ class Layer:
         return (self.inputs == 0).double().mean().item()
 
 
-def layers(model: torch.nn.Module, images: Tensor, selection: str, device: torch.device) -> list[Layer]:
+def layers(
+    model: torch.nn.Module, info: WeightsInfo, images: Tensor, selection: str, device: torch.device
+) -> list[Layer]:
     """The 3×3 stride-1 convolutions of a network with their inputs on `images` [B, 3, H, W] float32.
 
     selection `all`: every one; `distinct`: of each shape the one whose input has the median sparsity.
     """
-    chosen = [layer for layer in conv_layers(model, (1, *images.shape[1:])) if layer.k == 3 and layer.stride == 1]
+    every = conv_layers(model, (1, *images.shape[1:]))
+    weights = origins(every, info.drawn, info.origin == RANDOM)
+    chosen = [layer for layer in every if layer.k == 3 and layer.stride == 1]
     inputs = layer_inputs(model, images, [layer.name for layer in chosen])
     groups: dict[object, list[ConvLayer]] = {}
     for layer in chosen:
@@ -57,7 +63,7 @@ def layers(model: torch.nn.Module, images: Tensor, selection: str, device: torch
         by_zeros = sorted(group, key=lambda layer: (inputs[layer.name] == 0).sum().item())
         conv = by_zeros[len(by_zeros) // 2]
         weight = model.get_submodule(conv.name).weight.detach()
-        found.append(Layer(conv, weight.to(device), inputs[conv.name].to(device), len(group)))
+        found.append(Layer(conv, weight.to(device), inputs[conv.name].to(device), len(group), weights[conv.name]))
     return found
 
 
@@ -78,7 +84,7 @@ def case(layer: Layer, info: WeightsInfo, batch: int, dataset: str, dataset_sha2
     }  # fmt: skip
     axes = {
         "network": info.network, "definition": info.definition, "layer": conv.name, "layer_index": conv.index,
-        "layers_of_shape": layer.count, "weights": "random" if info.origin == RANDOM else "trained",
+        "layers_of_shape": layer.count, "weights": layer.weights,
         "batch": batch, "c": conv.C, "h": conv.H, "w": conv.W, "k": conv.N, "r": conv.k, "stride": conv.stride,
     }  # fmt: skip
 

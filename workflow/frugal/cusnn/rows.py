@@ -10,7 +10,7 @@ import torch
 
 from frugal import provenance
 from frugal.clock import SystemClock
-from frugal.cusnn.sparsity import LayerSparsity, measure
+from frugal.cusnn.sparsity import LayerSparsity, measure, origins
 from frugal.data.image_to_bin import Manifest, read_bin
 from frugal.models.weights import RANDOM, WeightsInfo, load_network
 from frugal.records import Measurement, Run, canonical_json, case_id, write_job
@@ -28,6 +28,7 @@ def write_sparsity(
     threads: int,
     config_json: str,
     campaign_id: str | None,
+    log: str,
     out: str | Path,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -48,7 +49,8 @@ def write_sparsity(
     )  # fmt: skip
     found = measure(model, batch)
     source = provenance.source_hash("frugal.cusnn.sparsity")
-    rows = [row for layer in found for row in _rows(layer, info, manifest, run, source)]
+    kinds = origins([counted.layer for counted in found], info.drawn, info.origin == RANDOM)
+    rows = [row for layer in found for row in _rows(layer, kinds[layer.layer.name], info, manifest, run, source, log)]
     run.finished_at = clock.now()
     run.wall_s = (clock.ns() - started) * 1e-9
     write_job(out, run, rows, {})
@@ -56,11 +58,13 @@ def write_sparsity(
     say(f"{info.network} ({info.origin}): {len(found)} convolutions, {mean:.0%} zeros on average")
 
 
-def _rows(layer: LayerSparsity, info: WeightsInfo, manifest: Manifest, run: Run, source: str) -> list[Measurement]:
+def _rows(
+    layer: LayerSparsity, kind: str, info: WeightsInfo, manifest: Manifest, run: Run, source: str, log: str
+) -> list[Measurement]:
     conv = layer.layer
     axes = {
         "network": info.network, "definition": info.definition, "layer": conv.name, "layer_index": conv.index,
-        "weights": "random" if info.origin == RANDOM else "trained", "dataset": manifest.sha256,
+        "weights": kind, "dataset": manifest.sha256,
     }  # fmt: skip
     common = {
         "run_id": run.run_id, "case_id": case_id("cusnn", "sparsity", axes), "session": run.session,
@@ -69,7 +73,7 @@ def _rows(layer: LayerSparsity, info: WeightsInfo, manifest: Manifest, run: Run,
         "r": conv.k, "s": conv.k, "stride": conv.stride, "pad": conv.pad, "groups": 1, "dtype": "float32",
         "dataset": DATASET, "dataset_sha256": manifest.sha256, "seed": 0, "source_hash": source,
         "metric": "sparsity", "unit": "1", "higher_is_better": True, "conditional": False, "order_seed": 0,
-        "status": "ok", "log": "",
+        "status": "ok", "log": log,
     }  # fmt: skip
     counts = {"n_discarded": 0, "n_mild": 0, "n_severe": 0}
     rows = [

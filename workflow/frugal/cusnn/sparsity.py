@@ -5,7 +5,7 @@ batch norm alone, where a ReLU reads its output: a channel with scale γ and shi
 normal, so P(γ·z + β ≤ 0) = Φ(-β/|γ|), averaged over the channels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +115,18 @@ def layer_inputs(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dic
         for start in range(0, len(images), BATCH):
             model(images[start : start + BATCH])
     return {name: torch.cat(parts[name]) for name in names}
+
+
+def origins(layers: Sequence[ConvLayer], drawn: Collection[str], everything_random: bool) -> dict[str, str]:
+    """{name: `trained` or `random`} of a network's convolutions, given the tensors that its published file lacks.
+
+    From the first convolution whose weights were drawn, all are `random`: what reaches the later ones is made by it.
+    """
+    found, random = {}, everything_random
+    for layer in layers:
+        random = random or f"{layer.name}.weight" in drawn
+        found[layer.name] = "random" if random else "trained"
+    return found
 
 
 class _Counts:

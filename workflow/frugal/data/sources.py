@@ -161,14 +161,20 @@ def probe(
     wanted = {name: places(_known(name, sources), mirror) for name in names}
     refusals = _ask_all([(sources[name], place) for name, tried in wanted.items() for place in tried], timeout)
     found = {name: _first(tried, [refusals[name, place] for place in tried]) for name, tried in wanted.items()}
-    missing = {name: there for name, there in found.items() if there.where == "none"}
-    if offline == "never" and missing:
-        reasons = "; ".join(f"{name}: {there.reason}" for name, there in missing.items())
+    if offline == "never":
+        require(found, [[name] for name in found])
+    return found
+
+
+def require(found: Mapping[str, Availability], groups: Iterable[Iterable[str]]) -> None:
+    """Raise SourceUnavailable for each group of alternatives of which none can be had; an empty group asks for none."""
+    lacking = [names for group in groups if (names := list(group)) and all(found[n].where == "none" for n in names)]
+    if lacking:
+        reasons = "; ".join(f"{name}: {found[name].reason}" for names in lacking for name in names)
         raise SourceUnavailable(
             f"cannot be had from here and `offline: never` forbids a substitute: {reasons}; connect this machine, set "
             "`mirror:` (or FRUGAL_MIRROR) to a folder or URL that holds the files, or set `offline: auto`"
         )
-    return found
 
 
 def write_probe(path: Path, found: Mapping[str, Availability]) -> None:

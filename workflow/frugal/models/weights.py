@@ -20,13 +20,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from frugal.config import preprocess
 from frugal.files import publishing, publishing_path
 from frugal.models import build
 from frugal.models.errors import WeightsError
 from frugal.models.read import published, shapes
 from frugal.models.synthetic import CALIBRATION_IMAGES, draw, recalibrate, synthetic, targets
 from frugal.models.trace import trace
+from frugal.preprocess import preprocess
 
 SCHEMA_VERSION = 1
 RANDOM = "random weights"
@@ -46,7 +46,7 @@ class WeightsInfo:
     source_sha256: str | None
     """Hash of the source file; null for random weights."""
     preprocess: str
-    """``torchvision`` or ``keras_caffe``: what its images need (frugal.config.preprocess)."""
+    """``torchvision`` or ``keras_caffe``: what its images need (frugal.preprocess)."""
     drawn: tuple[str, ...]
     """Tensors that the source lacks and that were drawn; empty for random weights, where all are."""
     recalibrated: tuple[str, ...]
@@ -77,7 +77,7 @@ def convert(
 ) -> WeightsInfo:
     """Write ``<out>`` (.safetensors) and its .json from a published file, or synthetic weights for source None.
 
-    images: [B, 3, H, W] float32 with the preprocessing that `frugal.config.preprocess` names, of which the
+    images: [B, 3, H, W] float32 with the preprocessing that `frugal.preprocess` names, of which the
     first 16 are used; needed for synthetic weights and where convolutions are missing. seed: of synthetic weights.
     The same inputs give the same bytes on one machine with one number of threads.
     """

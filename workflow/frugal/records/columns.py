@@ -217,7 +217,7 @@ class Measurement:
     err_bound: float | None = optional("the bound that applied at the worst element")
     status: str = column("ok, skipped, unsupported, oom, incorrect, unstable, timeout or failed")
     reason: str | None = optional("why the status is not ok, in words")
-    log: str = column("path of the log, relative to results/")
+    log: str = column("path of the job's log, relative to the working folder")
 
     @property
     def key(self) -> RowKey:

@@ -163,9 +163,8 @@ def _heading(panel: Panel, baselines: dict[str, style.Look]) -> list[str]:
     if len(means) > 1 and len(best):
         each.append(f"{style.times(geometric_mean(best)[0])} the best of them")
     over = f"{layers.pop()} layers" if len(layers) == 1 else "the layers drawn (number)"
-    drawn = panel.rows["weights"].map(of_layers.is_random)
-    whose = "" if drawn.all() else " in " + ", ".join(map(of_layers.pretty, panel.rows["network"][drawn].unique()))
-    random = f" · random weights{whose}" if drawn.any() else ""
+    random = of_layers.random_layers(panel.rows.drop_duplicates("case_id"))
+    random = f" · {random}" if random else ""
     return [
         f"{panel.machine} · batch {panel.batch} · regime {panel.regime}{l2}{random}",
         f"geometric mean over {over}: " + ", ".join(each),

@@ -106,6 +106,14 @@ def label_axis(axes: Axes, layers: pd.DataFrame) -> str:
     return means
 
 
+def random_layers(layers: pd.DataFrame) -> str:
+    """ "random weights", "random weights in 3 of 16 layers", or nothing; one row a layer."""
+    random = layers["weights"].map(is_random)
+    if not random.any():
+        return ""
+    return "random weights" + ("" if random.all() else f" in {random.sum()} of {len(random)} layers")
+
+
 def name_networks(axes: Axes, layers: pd.DataFrame) -> None:
     """Networks on the panel's upper edge, with a line between two."""
     networks = groups(layers, layers["network"].tolist())

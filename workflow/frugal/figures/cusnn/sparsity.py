@@ -96,8 +96,8 @@ def _heading(panel: pd.DataFrame) -> list[str]:
     first = panel.iloc[0]
     counted = panel[panel["arm"] != ESTIMATE]
     parts = [of_layers.pretty(first["network"])]
-    if of_layers.is_random(first["weights"]):
-        parts.append("random weights")
+    if random := of_layers.random_layers(panel.drop_duplicates("case_id")):
+        parts.append(random)
     if len(counted) and pd.notna(counted.iloc[0]["n_samples"]):
         images = int(counted["n_samples"].max())
         parts.append(f"{images} photograph{'s' if images != 1 else ''}")
