@@ -393,7 +393,7 @@ def test_profiles_are_found_from_the_top():
 
 
 def test_a_cached_rule_names_its_wildcards_in_its_parameters():
-    """Snakemake's cache key holds parameters and inputs and no wildcard: without it two outputs would share an entry."""
+    """A cache key holds parameters and inputs, and no wildcard: without it two outputs would share an entry."""
     rules = {}
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
         for block in re.split(r"^(?=(?:rule|checkpoint) \w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
