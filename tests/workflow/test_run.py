@@ -8,7 +8,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 
-from campaign_folder import REPOSITORY, Campaign
+from campaign_folder import REPOSITORY, SMALL, Campaign
 from frugal import figures, records, refresh
 
 TARGETS = ("figures", "results", "cusnn", "all")
@@ -107,26 +107,38 @@ def test_snakemakes_own_report_shows_every_figure_with_its_caption(finished: Cam
     assert "least time that the machine" in text  # words of a caption
 
 
+FIGURES = {*(f"figure_{name}" for name in figures.NAMES), "figures"}
+TABLES = {"aggregate", "compare", *FIGURES}
+MEASURED = {"bench_layer", *TABLES}
+
+
 @pytest.mark.parametrize(
-    ("changes", "rules"),
+    ("section", "change", "rules"),
     [
-        ({"kernels": {"capabilities": ["8.0", "9.0"]}}, {"build_kernel"}),
-        ({"timing": {"block_max_s": 0.02, "n_min": 3, "regimes": ["wall"], "margin_kernel": 0.02}}, {"compare"}),
-        ({"data": {"n_images": 7, "size": 64}}, {"image_to_bin", "network_weights", "cusnn_sparsity", "bench_layer"}),
+        (None, {"recorded": ["nvidia-h200"]}, FIGURES),
+        (None, {"container": {"image": "docker://example.org/frugal:0.1.0"}}, set()),
+        ("timing", {"margin_kernel": 0.02}, {"compare", *FIGURES}),
+        ("timing", {"sessions": 2}, MEASURED),
+        ("timing", {"n_min": 4}, MEASURED),
+        ("cusnn", {"baselines": []}, MEASURED),
+        ("cusnn", {"seed": 2}, {"network_weights", "cusnn_sparsity", *MEASURED}),
+        ("data", {"n_images": 7}, {"image_to_bin", "network_weights", "cusnn_sparsity", *MEASURED}),
+        ("kernels", {"capabilities": ["8.0", "9.0"]}, {"build_kernel", *MEASURED}),
     ],
-    ids=["capabilities", "margin", "images"],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_an_edit_reruns_what_depends_on_it(finished: Campaign, tmp_path, changes: dict, rules: set[str]):
-    copy = finished.copy_to(tmp_path / "copy")
-    copy.configure(**changes)
-    done = copy.run("--dry-run", "--", "figures")
-    assert rules <= set(planned(done.stdout))
-    untouched = {"sources", "device", "download"} | (
-        {"bench_layer", "image_to_bin"} if "data" not in changes else set()
-    )
-    if "kernels" in changes:
-        untouched -= {"bench_layer"}  # it reads the reports of what was built
-    assert not untouched & set(planned(done.stdout))
+def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, section, change, rules):
+    edited = change if section is None else {section: SMALL[section] | change}
+    finished.configure(**edited)
+    try:
+        done = finished.run("--dry-run", "--", "figures")
+    finally:
+        finished.configure()
+    assert set(planned(done.stdout) if rules else {}) == rules
+    if not rules:
+        assert "Nothing to be done" in done.stdout
+    if change == {"sessions": 2}:
+        assert planned(done.stdout)["bench_layer"] == 1  # the first session is not measured again
 
 
 def test_what_refresh_mends_is_measured_anew(finished: Campaign, tmp_path, monkeypatch):
