@@ -13,4 +13,4 @@ with job(snakemake) as say:
         sources.require(found, groups)
     sources.write_probe(Path(snakemake.output[0]), found)
     for name, there in found.items():
-        say(f"{name}: {there.address or 'not to be had, a substitute is used'}")
+        say(f"{name}: {there.address or 'not to be had here'}")
