@@ -24,7 +24,6 @@ SIZED = 0x04  # format of a record that carries its own bytes; the others have 1
 
 # From Volta to Hopper an instruction is 128 bits and its lowest 12 are the opcode; bits 9 to 11 of them say where the
 # operands are (register, immediate, constant bank).
-INSTRUCTION_BYTES = 16
 FFMA, FORM_MASK = 0x023, 0x1FF
 NOP, OPCODE_MASK = 0x918, 0xFFF
 
