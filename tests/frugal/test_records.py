@@ -141,7 +141,7 @@ def test_numpy_scalars_are_numbers(tmp_path):
 def test_the_file_is_as_the_method_says(tmp_path):
     records.write_job(tmp_path / "j.parquet", a_run(), [a_row()], {})
     file = pq.ParquetFile(tmp_path / "j.parquet")
-    assert file.schema_arrow.metadata[b"schema_version"] == b"1.0.0"
+    assert file.schema_arrow.metadata[b"schema_version"] == b"1.1.0"
     assert json.loads(file.schema_arrow.metadata[b"frugal.run"])["run_id"] == "01RUN0"
     column = file.metadata.row_group(0).column(0)
     assert (column.compression, column.path_in_schema) == ("ZSTD", "run_id")

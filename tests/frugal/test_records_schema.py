@@ -31,7 +31,7 @@ METHOD = {
         ("sm_hz_max?, mem_hz_max?, power_limit_w?", "f"),
         ("power_regime", "s"),
         ("clocks_locked?", "b"),
-        ("copy_bytes_per_s?, flops_fp32?, flops_tf32?", "f"),
+        ("copy_bytes_per_s?, flops_fp32?, flops_tf32?, flops_fp16?", "f"),
         ("peak_source?", "s"),
         ("launch_s?, event_floor_s?, energy_tick_s?, idle_w?, settled_sm_hz?", "f"),
         ("foreign_pids?", "i"),

@@ -127,9 +127,35 @@ class Timing(Section):
     threads: Positive | None = Field(None, examples=[8])
     """CPU threads of a timing job; null: all cores that the job has."""
 
+    affinity: _list_of(Annotated[int, Field(ge=0)]) | None = Field(None, examples=[[0, 1]])
+    """The CPUs (their numbers) that a timing job is bound to; null: it is left where the system puts it."""
+
     case_timeout_s: Annotated[float, Field(gt=0)] | None = Field(None, examples=[120.0])
-    """How long a block of a slow implementation may last before its third sample, in seconds; null: 20 in `smoke`, else
+    """How long one step of an implementation may take (a verification, a block), in seconds. A slow one gets its three
+    samples within this time; one that hangs is stopped after it and its rows say `timeout`. Null: 20 in `smoke`, else
     120."""
+
+    first_call_timeout_s: Annotated[float, Field(gt=0)] = Field(600.0, examples=[600.0])
+    """The same for an implementation's first call, which may compile and tune."""
+
+    energy: bool | None = Field(None, examples=[True])
+    """Whether energy is measured where a case asks for it; null: on a GPU, from `quick` on."""
+
+    energy_span_s: Annotated[float, Field(ge=2)] = Field(5.0, examples=[5.0])
+    """The shortest span of an energy measurement, in seconds: the counter ticks ten times a second."""
+
+    poll_s: Annotated[float, Field(ge=0.01, le=1)] = Field(0.05, examples=[0.05])
+    """How often clocks, temperature and power are read beside the timing, in seconds. A clock is read in steps of
+    15 MHz, so that a block needs several reads: 50 ms give five in the shortest block of `headline`."""
+
+    discard_clock_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.75, examples=[0.75])
+    """A sample taken at less than this fraction of the settled clock is left out: the device was slowed down."""
+
+    clock_shift_min: Annotated[float, Field(ge=0, lt=1)] = Field(0.002, examples=[0.002])
+    """Two implementations whose mean clocks differ by more than this fraction are also compared in clock cycles."""
+
+    force: bool = Field(False, examples=[True])
+    """Run `headline` on a CPU all the same; its rows keep `hardware_class` cpu."""
 
     cooldown_s: Annotated[float, Field(ge=0)] = Field(0.0, examples=[10.0])
     """Rest before each session, in seconds, so that one session's heat is not the next one's."""

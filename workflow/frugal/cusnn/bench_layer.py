@@ -21,7 +21,8 @@ Say = Callable[[str], None]
 
 # What the configuration says of a design, under the same names.
 TIMING = (
-    "rounds", "n_min", "block_min_s", "block_max_s", "seed", "flush", "spin_factor", "case_timeout_s", "cooldown_s",
+    "rounds", "n_min", "block_min_s", "block_max_s", "seed", "flush", "spin_factor", "affinity", "case_timeout_s",
+    "first_call_timeout_s", "energy", "energy_span_s", "poll_s", "discard_clock_fraction", "cooldown_s",
 )  # fmt: skip
 
 

@@ -103,6 +103,7 @@ class Run:
     copy_bytes_per_s: float | None = optional("this session's measured copy bandwidth (read plus write)")
     flops_fp32: float | None = optional("this session's measured fp32 matmul rate in FLOP/s")
     flops_tf32: float | None = optional("this session's measured TF32 matmul rate in FLOP/s")
+    flops_fp16: float | None = optional("this session's measured fp16 matmul rate in FLOP/s (fp32 accumulation)")
     peak_source: str | None = optional("where the datasheet ceilings come from")
     launch_s: float | None = optional("host time of one launch")
     event_floor_s: float | None = optional("what two adjacent events with nothing between them read")

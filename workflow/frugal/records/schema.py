@@ -12,7 +12,7 @@ import pyarrow as pa
 from frugal.errors import FrugalError
 from frugal.records.columns import Claim, Comparison, Measurement, Run, Sample, SampleKey
 
-SCHEMA_VERSION = "1.0.0"  # major: refused at reading; minor: columns added, filled with null
+SCHEMA_VERSION = "1.1.0"  # major: refused at reading; minor: columns added, filled with null
 
 _ARROW = {str: pa.string(), bool: pa.bool_(), float: pa.float64(), datetime: pa.timestamp("us", tz="UTC")}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, "Tensor"]
 
 ROLES = ("ours", "baseline", "paper_emulation", "control")
+MEASURES = ("time", "energy", "memory")
 TOLERANCES = ("auto", "a_priori", "baseline", "norm")
 REGIMES = ("cold", "hot", "graph", "graph_rotated", "wall")
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -116,6 +117,7 @@ class Case:
     answer for inputs that were already rounded to an arm's dtype (a tuple for several outputs); None means that there
     is nothing to compare with, and the rows then say that nothing was verified.
     `columns` are further columns of the measurement rows (n, c, h, w, k, r, s, stride, pad, groups, dataset, …).
+    `measures`: `time`, and what is measured in rounds of its own after it: `energy`, `memory`.
     """
 
     system: str
@@ -126,6 +128,7 @@ class Case:
     network: str | None = None
     layer: str | None = None
     columns: Mapping[str, object] = field(default_factory=dict)
+    measures: tuple[str, ...] = ("time",)
 
     @property
     def case_id(self) -> str:

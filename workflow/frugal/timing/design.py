@@ -34,7 +34,10 @@ class Design:
     `regimes` limits what is measured (None: each arm's own). `flush` is `write` or `write_read`: a second, reading pass
     over the flushed buffer leaves no dirty lines in L2. `spin_factor` times the host's enqueue time is how long the
     device is held back while a sample is queued. `threads` is set for torch and Numba, `affinity` (CPU
-    numbers) for the process; None: left alone.
+    numbers) for the process; None: left alone. `case_timeout_s` limits each step of an arm, `first_call_timeout_s` its
+    first call. `energy`: None measures it on a GPU in every preset but smoke, over `energy_span_s` at least. `poll_s`
+    is the period of clock, heat and power readings; a sample below `discard_clock_fraction` of the settled clock is
+    excluded.
     """
 
     preset: str
@@ -55,6 +58,11 @@ class Design:
     threads: int | None = None
     affinity: tuple[int, ...] | None = None
     cooldown_s: float = 0.0
+    first_call_timeout_s: float = 600.0
+    energy: bool | None = None
+    energy_span_s: float = 5.0
+    poll_s: float = 0.05
+    discard_clock_fraction: float = 0.75
 
     @classmethod
     def of(cls, preset: str, **override: object) -> Design:
@@ -80,7 +88,9 @@ class Design:
         for name in ("sessions", "n_min"):
             if getattr(self, name) < 1:
                 raise DesignError(f"timing.{name} = {getattr(self, name)}: it must be an integer >= 1")
-        for name in ("block_max_s", "case_timeout_s", "spin_factor"):
+        for name in (
+            "block_max_s", "case_timeout_s", "first_call_timeout_s", "spin_factor", "energy_span_s", "poll_s",
+        ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise DesignError(f"timing.{name} = {getattr(self, name)}: it must be greater than 0")
         for name in ("block_min_s", "warmup_gpu_s", "warmup_cpu_s", "block_warmup_s", "load_s", "cooldown_s"):
