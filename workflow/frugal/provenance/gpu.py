@@ -45,8 +45,7 @@ def gpu_record(nvml: Any, driver: Any | None, environ: Mapping[str, str] = os.en
 
     What NVML or the driver cannot tell is None.
     """
-    facts = _driver_facts(driver) if driver is not None else None
-    handle = _handle_by_uuid(nvml, facts["uuid"]) if facts else _first_visible(nvml, environ)
+    handle, facts = _first(nvml, driver, environ)
     if handle is None:
         return None
     facts = facts or _nvml_facts(nvml, handle)
@@ -74,6 +73,11 @@ def gpu_record(nvml: Any, driver: Any | None, environ: Mapping[str, str] = os.en
         "clocks_locked": clocks_locked(nvml, handle),
         "foreign_pids": foreign_pids(nvml, handle),
     }
+
+
+def gpu_handle(nvml: Any, driver: Any | None = None, environ: Mapping[str, str] = os.environ) -> Any | None:
+    """NVML's handle of the first visible GPU; None where no GPU is visible."""
+    return _first(nvml, driver, environ)[0]
 
 
 def ask(nvml: Any, getter: str, *arguments: Any) -> Any | None:
@@ -109,6 +113,12 @@ def text(value: Any) -> Any:
 def _max_clock(nvml: Any, handle: Any, kind: str) -> float | None:
     megahertz = ask(nvml, "nvmlDeviceGetMaxClockInfo", handle, getattr(nvml, kind))
     return None if megahertz is None else megahertz * 1e6
+
+
+def _first(nvml: Any, driver: Any | None, environ: Mapping[str, str]) -> tuple[Any | None, dict | None]:
+    """The handle of the first visible GPU, and what the CUDA driver says of it where it was asked."""
+    facts = _driver_facts(driver) if driver is not None else None
+    return _handle_by_uuid(nvml, facts["uuid"]) if facts else _first_visible(nvml, environ), facts
 
 
 def _driver_facts(driver: Any) -> dict | None:
