@@ -99,12 +99,13 @@ METHOD = {
         ("conditional, best_baseline", "b"),
     ],
     "claims": [
-        ("claim_id, system, origin, statement, locator, paper_hardware", "s"),
-        ("expected, expected_low?, expected_high?", "f"),
+        ("claim_id, system, origin, statement, locator, note?, paper_hardware", "s"),
+        ("expected, expected_low?, expected_high?, trend_bound?", "f"),
         ("unit, comparator", "s"),
         ("measured?, low?, high?", "f"),
-        ("n_rows", "i"),
-        ("device_key, preset, verdict, reason, figure, query_json", "s"),
+        ("ci_method", "s"),
+        ("n_rows, n_sessions", "i"),
+        ("recorded?, device_key?, preset?, verdict, reason, command, figure?, query_json, beside_json", "s"),
     ],
 }
 ARROW = {
