@@ -5,14 +5,14 @@ torch's own default lets convolutions use TF32: the fp32 arms switch it off, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional
 
 from frugal.provenance import source_hash
 from frugal.timing import Arm, Inputs, Prepared
+from frugal.timing.flags import flags
 
 # dtype, TF32, channels-last
 CUDNN = {
@@ -60,18 +60,6 @@ def arm(name: str, pad: int, *, flop: float, bytes_min: float) -> Arm:
         bytes_min=bytes_min * dtype.itemsize / 4,
         **common,
     )
-
-
-@contextmanager
-def flags(tf32: bool) -> Iterator[None]:
-    """Let cuDNN try all its algorithms, and allow or forbid TF32, in convolutions and in matrix products alike."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.benchmark_limit
-    cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.benchmark_limit = tf32, tf32, True, 0
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, cudnn.benchmark_limit = before
 
 
 def _conv(dtype: torch.dtype, channels_last: bool, pad: int) -> Callable[[Inputs], Prepared]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from frugal import records
+from frugal.block_medians import block_values
 from frugal.errors import FrugalError
 
 TABLES = ("measurements", "comparisons", "runs")
@@ -28,22 +31,29 @@ class Frames:
     measurements: pd.DataFrame
     comparisons: pd.DataFrame
     runs: pd.DataFrame
+    blocks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The medians of blocks of one system (see `load`): run_id, case_id, arm, regime, l2, metric, round, value."""
 
 
-def load(results_dir: str | Path, recorded_dirs: Iterable[str | Path] = ()) -> Frames:
+def load(results_dir: str | Path, recorded_dirs: Iterable[str | Path] = (), *, blocks_of: str | None = None) -> Frames:
     """Read `<dir>/{measurements,comparisons,runs}.parquet` of the results and of each recorded campaign.
 
+    `blocks_of` names a system whose samples are read too, as the medians of their blocks.
     A table that is not there yet is empty (its figure will say so). A recorded folder that does not exist:
     FrugalError; files of another schema version: frugal.records raises its own.
     """
-    parts = [_campaign(Path(results_dir), None)]
+    folders: list[tuple[Path, str | None]] = [(Path(results_dir), None)]
     for folder in map(Path, recorded_dirs):
         if not folder.is_dir():
             raise FrugalError(
                 f"{folder}: there is no such recorded campaign; take its name out of `recorded` in config.yaml"
             )
-        parts.append(_campaign(folder, folder.name))
-    return Frames(*(_stack([part[name] for part in parts]) for name in TABLES))
+        folders.append((folder, folder.name))
+    parts = [_campaign(*campaign) for campaign in folders]
+    blocks = [
+        _blocks(folder, part["measurements"], blocks_of) for (folder, _), part in zip(folders, parts, strict=True)
+    ]
+    return Frames(*(_stack([part[name] for part in parts]) for name in TABLES), blocks=_stack(blocks))
 
 
 def machine(run: pd.Series) -> str:
@@ -84,6 +94,22 @@ def _campaign(folder: Path, recorded: str | None) -> dict[str, pd.DataFrame]:
     tables["measurements"] = tables["measurements"].merge(by_run, on="run_id", how="left")
     tables["comparisons"] = tables["comparisons"].merge(by_device, on="device_key", how="left")
     return tables
+
+
+def _blocks(folder: Path, measurements: pd.DataFrame, system: str | None) -> pd.DataFrame:
+    path = folder / "samples.parquet"
+    columns = ["run_id", *records.RowKey._fields, "round", "value"]
+    cases = measurements.loc[measurements["system"] == system, "case_id"].unique()
+    if not len(cases) or not path.exists():
+        return pd.DataFrame(columns=columns)
+    samples = records.read(path, "samples")
+    found = block_values(samples.filter(pc.is_in(samples.column("case_id"), pa.array(cases))))
+    rows = [
+        (run_id, *key, number, block.value)
+        for (run_id, key), of_row in found.items()
+        for number, block in of_row.items()
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:
