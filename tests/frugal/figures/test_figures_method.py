@@ -16,25 +16,25 @@ MACHINE = {"machine": "recorded on NVIDIA H200", "recorded": "nvidia-h200"}
 
 def pair(ratio: float, verdict: str | None, **more: object) -> dict:
     return {
-        "system": "method", "experiment": "null", "metric": "time", "regime": "graph", "l2": "resident", "ratio": ratio,
+        "system": "method", "experiment": "equal", "metric": "time", "regime": "graph", "l2": "resident", "ratio": ratio,
         "ratio_low": ratio - 0.004, "ratio_high": ratio + 0.004, "margin": 0.01, "verdict": verdict,
         "conditional": verdict is None, **MACHINE, **more,
     }  # fmt: skip
 
 
-def test_null_counts_false_verdicts_and_names_what_was_planted():
+def test_equal_counts_false_verdicts_and_names_what_was_planted():
     rows = [pair(1.001, "SAME"), pair(0.999, "INCONCLUSIVE"), pair(1.02, "FASTER")]
     rows.append(pair(1 / 1.02, "SLOWER", system="control", experiment="planted"))
-    # a planted pair of a session of another experiment on a machine without null pairs is not shown
+    # a planted pair of a session of another experiment on a machine without equal pairs is not shown
     rows.append(pair(0.5, "SLOWER", system="control", experiment="planted", machine="this machine (x)"))
-    _, said = style.described(method.null(pd.DataFrame(rows)))
+    _, said = style.described(method.equal(pd.DataFrame(rows)))
     assert "3 equal pairs: 1 FASTER, 1 INCONCLUSIVE, 1 SAME; false verdicts: 1" in said
     assert "planted: planted 0.9804 (SLOWER)" in said
     assert "this machine" not in said
 
 
-def test_null_without_verdicts_is_hollow():
-    figure = method.null(pd.DataFrame([pair(1.001, None), pair(0.999, None)]))
+def test_equal_without_verdicts_is_hollow():
+    figure = method.equal(pd.DataFrame([pair(1.001, None), pair(0.999, None)]))
     marks = figure.axes[0].collections[-1]
     assert np.allclose(marks.get_facecolor()[0][:3], 1.0)
 
@@ -43,12 +43,12 @@ def nothing_measured() -> dict:
     """Each figure of tables that hold no row of the method."""
     rows, blocks = noisy()
     return {
-        "null": method.null(pd.DataFrame([pair(1.0, None)]).iloc[:0]),
+        "equal": method.equal(pd.DataFrame([pair(1.0, None)]).iloc[:0]),
         "noise": method.noise(rows.iloc[:0], blocks.iloc[:0]),
     }
 
 
-@pytest.mark.parametrize("name", ["null", "noise"])
+@pytest.mark.parametrize("name", ["equal", "noise"])
 def test_without_data_the_figure_says_what_to_type(name):
     assert "snakemake --workflow-profile method -- figures" in words(nothing_measured()[name])
 

@@ -22,11 +22,11 @@ def listed(experiment: str, machine: Device = CPU) -> list:
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_there_are_forty_different_null_operations(kind):
-    names = [op.name for op in ops.null_ops(kind)]
+def test_there_are_forty_different_equal_operations(kind):
+    names = [op.name for op in ops.equal_ops(kind)]
     assert len(names) == len(set(names)) == 40
-    # an algorithm that is tuned anew in each process would be variance that no null pair may have
-    assert not any(op.autotune for op in ops.null_ops(kind))
+    # an algorithm that is tuned anew in each process would be variance that no equal pair may have
+    assert not any(op.autotune for op in ops.equal_ops(kind))
 
 
 @pytest.mark.parametrize("experiment", cases.EXPERIMENTS)
@@ -41,7 +41,7 @@ def test_no_two_cases_are_the_same_and_every_arm_can_be_timed(experiment, machin
 
 
 def test_twins_are_one_callable_in_all_that_is_timed():
-    for _, (first, second) in listed("null", NamedCuda()):
+    for _, (first, second) in listed("equal", NamedCuda()):
         kept = {"dtype", "tf32", "layout", "regimes", "flop", "bytes_min", "source_hash", "tolerance", "settings"}
         assert {name: getattr(first, name) for name in kept} == {name: getattr(second, name) for name in kept}
         assert (first.role, second.role) == ("baseline", "ours")
@@ -49,10 +49,10 @@ def test_twins_are_one_callable_in_all_that_is_timed():
 
 def test_only_the_energy_case_asks_for_energy():
     assert {case.measures for case, _ in listed("energy")} == {("time", "energy")}
-    assert {case.measures for name in ("null", "noise") for case, _ in listed(name)} == {("time",)}
+    assert {case.measures for name in ("equal", "noise") for case, _ in listed(name)} == {("time",)}
 
 
-@pytest.mark.parametrize("op", ops.null_ops("cpu"), ids=lambda op: op.name)
+@pytest.mark.parametrize("op", ops.equal_ops("cpu"), ids=lambda op: op.name)
 def test_an_operation_agrees_with_itself_in_double(op):
     generator = torch.Generator().manual_seed(0)
     given = {name: torch.randn(shape, generator=generator) for name, shape in op.shapes.items()}
@@ -64,8 +64,8 @@ def test_an_operation_agrees_with_itself_in_double(op):
     assert torch.linalg.vector_norm(found - exact) <= bound * torch.linalg.vector_norm(exact)
 
 
-def test_a_null_case_is_measured_and_verified():
-    case, arms = listed("null")[0]
+def test_a_case_of_equals_is_measured_and_verified():
+    case, arms = listed("equal")[0]
     design = Design.of("smoke", block_max_s=0.01, n_min=3, warmup_cpu_s=0)
     rows = measure_case(case, arms, design, 0, CPU).rows
     assert [(row.arm, row.regime, row.verified_before, row.verified_after) for row in rows] == [
@@ -76,5 +76,5 @@ def test_a_null_case_is_measured_and_verified():
 
 
 def test_an_unknown_experiment_is_named():
-    with pytest.raises(FrugalError, match="no experiment 'nul': use one of null, noise, energy"):
+    with pytest.raises(FrugalError, match="no experiment 'nul': use one of equal, noise, energy"):
         listed("nul")

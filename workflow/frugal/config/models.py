@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Preset = Literal["smoke", "quick", "sweep", "headline"]
 Regime = Literal["cold", "hot", "graph", "graph_rotated", "wall"]
-System = Literal["cusnn"]
+System = Literal["cusnn", "method"]
+MethodExperiment = Literal["equal", "noise", "energy"]
 Network = Literal["densenet121", "densenet169", "densenet201", "resnet50", "resnet101", "resnet152"]
 Definition = Literal["torchvision_v1.5", "keras_v1"]
 Baseline = Literal[
@@ -228,6 +229,14 @@ class Cusnn(Section):
     """The seed of synthetic weights."""
 
 
+class Method(Section):
+    """The method measured by itself: whether equal implementations come out equal, and how much noise there is."""
+
+    experiments: _list_of(MethodExperiment) = Field(["equal", "noise", "energy"], examples=[["noise"]])
+    """`equal`: forty operations, each under two names; `noise`: four operations in every regime; `energy`: whether the
+    energy of one operation repeats."""
+
+
 class Config(Section):
     """A campaign: what is measured, how much of it, and beside what."""
 
@@ -236,7 +245,7 @@ class Config(Section):
     cases, `headline` is for numbers that are quoted."""
 
     systems: _list_of(System) = Field(["cusnn"], examples=[["cusnn"]])
-    """The systems that are measured."""
+    """The systems that are measured; `method` is how frugal measures itself."""
 
     mirror: Annotated[NonEmpty, AfterValidator(_folder_or_url)] | None = Field(
         None, examples=["https://example.org/mirror"]
@@ -261,6 +270,7 @@ class Config(Section):
     data: Data = Field(Data(), examples=[{"n_images": 32}])
     kernels: Kernels = Field(Kernels(), examples=[{"capabilities": ["9.0"]}])
     cusnn: Cusnn = Field(Cusnn(), examples=[{"networks": ["resnet50"]}])
+    method: Method = Field(Method(), examples=[{"experiments": ["noise"]}])
 
     pathvars: dict[str, str] | None = Field(None, examples=[{"results": "results"}])
     """Snakemake's path variables. Read by Snakemake and not by this workflow."""

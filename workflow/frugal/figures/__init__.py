@@ -17,7 +17,7 @@ from frugal.figures.frames import Frames, load
 
 __all__ = ["BLOCKS_OF", "NAMES", "Frames", "draw", "figure", "load", "save"]
 
-NAMES = ("cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline", "method_null", "method_noise")
+NAMES = ("cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline", "method_equal", "method_noise")
 # Figures that need more than rows: of which system the medians of blocks are read.
 BLOCKS_OF = {"method_noise": "method"}
 
@@ -30,8 +30,8 @@ def figure(name: str, frames: Frames) -> Figure:
         return cusnn.layer_speedup(frames.comparisons, frames.measurements)
     if name == "cusnn_roofline":
         return cusnn.roofline(frames.measurements, frames.runs)
-    if name == "method_null":
-        return method.null(frames.comparisons)
+    if name == "method_equal":
+        return method.equal(frames.comparisons)
     if name == "method_noise":
         return method.noise(frames.measurements, frames.blocks)
     raise FrugalError(f"figure {name!r} does not exist: it must be one of {', '.join(NAMES)}")

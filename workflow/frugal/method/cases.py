@@ -1,4 +1,4 @@
-"""Cases of the experiments `null`, `noise` and `energy` of system `method`."""
+"""Cases of the experiments `equal`, `noise` and `energy` of system `method`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import partial
 import torch
 
 from frugal.errors import FrugalError
-from frugal.method.ops import MB, Op, conv, copy, matmul, null_ops
+from frugal.method.ops import MB, Op, conv, copy, equal_ops, matmul
 from frugal.provenance import source_hash
 from frugal.timing import Arm, Case, Device, Inputs, Prepared, Reference
 from frugal.timing.flags import flags
 
-EXPERIMENTS = ("null", "noise", "energy")
+EXPERIMENTS = ("equal", "noise", "energy")
 FIRST, SECOND, ALONE = "first", "second", "torch"
 
 
@@ -22,14 +22,14 @@ def cases(
 ) -> Iterator[tuple[Case, list[Arm]]]:
     """The cases of one experiment for this machine, with their arms.
 
-    `null`: each of the forty operations under two names, in the regimes of kernels. `noise`: four operations, two of
+    `equal`: each of the forty operations under two names, in the regimes of kernels. `noise`: four operations, two of
     them autotuned, in every regime, alone. `energy`: one operation under two names, with its energy.
     """
     if experiment not in EXPERIMENTS:
         raise FrugalError(f"method has no experiment {experiment!r}: use one of {', '.join(EXPERIMENTS)}")
     regimes = ("cold", "graph", "wall") if machine.kind == "cuda" else ("wall",)
-    if experiment == "null":
-        for op in null_ops(machine.kind):
+    if experiment == "equal":
+        for op in equal_ops(machine.kind):
             yield _case(op, experiment, machine), _twins(op, regimes[:2])
     elif experiment == "noise":
         for op in noise_ops(machine.kind):

@@ -36,7 +36,7 @@ class Op:
         return float(sum(math.prod(shape) for shape in self.shapes.values()) * getattr(torch, self.dtype).itemsize)
 
 
-def null_ops(kind: str) -> list[Op]:
+def equal_ops(kind: str) -> list[Op]:
     """The forty operations for a device of this kind (`cpu` or `cuda`), in a fixed order."""
     big = kind == "cuda"
     sides = (512, 1024, 2048, 4096) if big else (64, 128, 192, 256)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from frugal.figures import style
 from frugal.figures.frames import axis, in_machine_order
-from frugal.figures.method.null import COMMAND
+from frugal.figures.method.equal import COMMAND
 
 TITLE = "Noise inside a process and between processes"
 INSIDE, BETWEEN = "between blocks of a process", "between processes"

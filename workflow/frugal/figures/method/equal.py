@@ -1,4 +1,4 @@
-"""Figure `method_null`: one callable under two names, over and over, and what was planted beside it."""
+"""Figure `method_equal`: one callable under two names, over and over, and what was planted beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLANTED = ("planted", "planted_copy")
 _SAME, _PLANTED, _FALSE = "#0072B2", "#E69F00", "#D55E00"
 
 
-def null(comparisons: pd.DataFrame) -> Figure:
+def equal(comparisons: pd.DataFrame) -> Figure:
     """Ratio of the second name to the first, a mark a case, one panel a machine and regime; planted pairs beside them.
 
     Bars are the stored intervals; the band is the margin within which two arms are the same. A false verdict stands in
@@ -52,7 +52,7 @@ def null(comparisons: pd.DataFrame) -> Figure:
 
 
 def _rows(comparisons: pd.DataFrame) -> pd.DataFrame:
-    ours = (comparisons["system"] == "method") & (comparisons["experiment"] == "null")
+    ours = (comparisons["system"] == "method") & (comparisons["experiment"] == "equal")
     machines = comparisons.loc[ours, "machine"].unique()
     planted = (comparisons["system"] == "control") & comparisons["experiment"].isin(PLANTED)
     rows = comparisons[(ours | (planted & comparisons["machine"].isin(machines))) & comparisons["ratio"].notna()]
