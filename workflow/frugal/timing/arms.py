@@ -118,6 +118,7 @@ class Case:
     is nothing to compare with, and the rows then say that nothing was verified.
     `columns` are further columns of the measurement rows (n, c, h, w, k, r, s, stride, pad, groups, dataset, …).
     `measures`: `time`, and what is measured in rounds of its own after it: `energy`, `memory`.
+    `own_regimes`: the arms' regimes stand, also where the design names others (controls, which every session has).
     """
 
     system: str
@@ -129,6 +130,7 @@ class Case:
     layer: str | None = None
     columns: Mapping[str, object] = field(default_factory=dict)
     measures: tuple[str, ...] = ("time",)
+    own_regimes: bool = False
 
     @property
     def case_id(self) -> str:

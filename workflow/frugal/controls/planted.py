@@ -1,0 +1,181 @@
+"""The planted controls: equal arms but for so much more work in ours, which must come out slower by just that.
+
+One is bound by arithmetic, the loop of `kernels.control`; one by memory, a copy. Both give the same output whatever
+their work: the loop gives its input back, and of the copy the part that both copy is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+
+from frugal.controls import wanted
+from frugal.provenance import source_hash
+from frugal.timing import Arm, Case, Inputs, Prepared, Reference, Unsupported
+from kernels import control, launch
+from kernels.build import BuildReport, read_report
+
+# Numbers (threads, on a GPU) and trips of the baseline: about half a millisecond on a GPU, where a launch is then less
+# than 0.5 % of it, and a quarter on a CPU. 50 divides the trips, so that every planted share is exact.
+NUMBERS = {"cuda": 128 * 256, "cpu": 256}
+TRIPS = {"cuda": 3800, "cpu": 500}
+# Numbers of four bytes that the baseline copies: on a GPU four times what an L2 cache holds and more.
+COPIED = {"cuda": 64_000_000, "cpu": 1_000_000}
+
+
+def case(kind: str, preset: str, host: str, kernels: Sequence[str | Path]) -> tuple[Case, list[Arm]]:
+    """The loop with TRIPS trips as the baseline, and with `wanted.work` times as many as ours."""
+    n, trips, work = NUMBERS[kind], TRIPS[kind], wanted.work(preset, kind)
+    made = Case(
+        system="control",
+        experiment="planted",
+        axes={"host": host, "n": n, "trips": trips},
+        inputs=partial(_whole_numbers, n, kind),
+        reference=lambda given: Reference(y=given["x"].double(), s=given["x"].double().abs(), terms=1),
+        layer="control/planted",  # judged by the margin of kernels
+        own_regimes=True,
+    )
+    loop = _OnGpu(kernels) if kind == "cuda" else _OnCpu()
+    return made, [
+        loop.arm("planted", "baseline", n, trips),
+        loop.arm(_name(work), "ours", n, int(trips * work)),
+    ]
+
+
+def copy_case(kind: str, preset: str, host: str) -> tuple[Case, list[Arm]]:
+    """A copy of COPIED numbers as the baseline, and of `wanted.work` times as many as ours, both from memory."""
+    n, work = COPIED[kind], wanted.work(preset, kind)
+    most = int(n * work)
+
+    def inputs(seed: int, phase: str) -> Inputs:
+        info = torch.iinfo(torch.int32)
+        generator = torch.Generator(kind).manual_seed(seed)
+        # the least value is what an unwritten element holds
+        shape = {"size": (most,), "generator": generator, "device": kind, "dtype": torch.int32}
+        return {"x": torch.randint(info.min + 1, info.max, **shape)}
+
+    def arm(name: str, role: str, count: int) -> Arm:
+        return Arm(
+            name=name,
+            role=role,
+            prepare=partial(_prepare_copy, count, n),
+            dtype="int32",
+            regimes=("cold",),
+            flop=0.0,
+            bytes_min=8.0 * count,
+            source_hash=source_hash("frugal.controls.planted"),
+            settings={"numbers": count},
+        )
+
+    made = Case(
+        system="control",
+        experiment="planted_copy",
+        axes={"host": host, "n": n},
+        inputs=inputs,
+        reference=lambda given: Reference(y=given["x"][:n]),
+        layer="control/planted_copy",
+        own_regimes=True,
+    )
+    return made, [arm("planted", "baseline", n), arm(_name(work), "ours", most)]
+
+
+def _name(work: Fraction) -> str:
+    return f"planted@work={float(work):g}"
+
+
+def _whole_numbers(n: int, kind: str, seed: int, phase: str) -> Inputs:
+    generator = torch.Generator(kind).manual_seed(seed)
+    return {"x": torch.randint(-(2**20), 2**20, (n,), generator=generator, device=kind).float()}
+
+
+def _prepare_copy(count: int, shown: int, inputs: Inputs) -> Prepared:
+    x = inputs["x"][:count]
+    y = torch.empty_like(x)
+    run = torch.inference_mode()(lambda: y.copy_(x))
+
+    def once() -> None:
+        run()
+
+    return Prepared(run=once, outputs=(y[:shown],), keep=(x, y))
+
+
+class _OnCpu:
+    """The compiled twin."""
+
+    def arm(self, name: str, role: str, n: int, trips: int) -> Arm:
+        from kernels.control import cpu
+
+        steps = control.variants()[0].steps
+
+        def prepare(inputs: Inputs) -> Prepared:
+            x, y = inputs["x"], torch.empty_like(inputs["x"])
+            return Prepared(
+                run=lambda: cpu.fma(x, y, trips, steps),
+                outputs=(y,),
+                loop=lambda times: cpu.fma(x, y, trips, steps, times),
+            )
+
+        return Arm(
+            regimes=("graph",),
+            source_hash=source_hash("frugal.controls.planted", "kernels.control.cpu"),
+            **_common(name, role, prepare, n, trips, steps),
+        )
+
+
+class _OnGpu:
+    """The cubin, loaded when it is first launched. `reports`: of all kernels that the job was given."""
+
+    def __init__(self, reports: Sequence[str | Path]) -> None:
+        found = [(read_report(Path(path).with_suffix("")), Path(path).with_suffix("")) for path in reports]
+        self.variant = control.variants()[0]
+        self.report, self._prefix = next(
+            (pair for pair in found if (pair[0].family, pair[0].variant) == ("control", self.variant.name)),
+            (None, None),
+        )
+
+    @cached_property
+    def kernel(self) -> launch.Kernel:
+        """Loaded once a session; Unsupported where it was not built."""
+        if self._prefix is None:
+            raise Unsupported(f"kernel {self.variant.name} was not built for this device: run the rule build_kernel")
+        return launch.load(self._prefix)
+
+    def arm(self, name: str, role: str, n: int, trips: int) -> Arm:
+        report: BuildReport | None = self.report
+        return Arm(
+            regimes=("graph",),
+            source_hash=source_hash("frugal.controls.planted", "kernels.launch"),
+            binary_hash=report.cubin_sha256 if report else None,
+            registers=report.registers if report else None,
+            spill_bytes=report.local_bytes if report else None,
+            shared_bytes=report.shared_bytes if report else None,
+            **_common(name, role, self._prepare(trips), n, trips, self.variant.steps),
+        )
+
+    def _prepare(self, trips: int) -> Callable[[Inputs], Prepared]:
+        def prepare(inputs: Inputs) -> Prepared:
+            x, y = inputs["x"], torch.empty_like(inputs["x"])
+            grid = control.grid(self.variant, x.numel())
+            bound = self.kernel.bind(grid, self.variant.threads, control.arguments(x, y, trips))
+            return Prepared(run=bound, outputs=(y,), keep=(x, y))
+
+        return prepare
+
+
+def _common(
+    name: str, role: str, prepare: Callable[[Inputs], Prepared], n: int, trips: int, steps: int
+) -> dict[str, object]:
+    return {
+        "name": name,
+        "role": role,
+        "prepare": prepare,
+        "tf32": False,
+        "compiled": True,
+        "flop": 2.0 * n * trips * steps,
+        "bytes_min": 8.0 * n,
+        "settings": {"trips": trips},
+    }
