@@ -112,7 +112,7 @@ def torch_cuda() -> str | None:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
-    match = re.search(r"^cuda\b.*?=\s*'([\d.]+)'", read(Path(spec.origin).with_name("version.py")), re.MULTILINE)
+    match = re.search(r"^cuda\b.*?= *'([\d.]+)'", read(Path(spec.origin).with_name("version.py")), re.MULTILINE)
     return match[1] if match else None
 
 
