@@ -13,7 +13,8 @@ sys.path[:0] = [folder for folder in LIBRARY if folder not in sys.path]
 
 from frugal import config as campaign
 from frugal import script as adapter  # `script` is a word of Snakemake
-from frugal.cusnn.builds import builds
+from frugal.controls.builds import builds as control_builds
+from frugal.cusnn.builds import builds as cusnn_builds
 from frugal.data import choose
 from frugal.data import sources as data_sources
 from frugal.errors import FrugalError
@@ -94,12 +95,26 @@ def weights_of(network):
 
 
 def kernel_reports(wildcards):
-    """The kernels that a machine's session needs, as their reports: known once the machine is."""
+    """The kernels that a machine's session of cuSNN needs, as their reports: known once the machine is."""
+    device = described(wildcards)
+    sparse = cusnn_builds(CONFIG.preset, CONFIG.kernels.capabilities, device)
+    return [*reports("sparse", sparse), *control_reports(wildcards)]
+
+
+def control_reports(wildcards):
+    """The kernels of the controls, which every timing session measures."""
+    return reports("control", control_builds(CONFIG.kernels.capabilities, described(wildcards)))
+
+
+def described(wildcards):
+    """The machine that measures, as its device file says."""
     with checkpoints.device.get(label=wildcards.label).output[0].open() as file:
-        device = json.load(file)
+        return json.load(file)
+
+
+def reports(family, builds):
     return [
-        f"<results>/kernels/sparse/{variant}.sm_{capability.replace('.', '')}.json"
-        for variant, capability in builds(CONFIG.preset, CONFIG.kernels.capabilities, device)
+        f"<results>/kernels/{family}/{variant}.sm_{capability.replace('.', '')}.json" for variant, capability in builds
     ]
 
 

@@ -7,6 +7,7 @@ rule build_kernel:
     log:
         "<logs>/build_kernel/{family}/{variant}.sm_{capability}.log",
     wildcard_constraints:
+        family="sparse|control",
         capability=r"\d{2,3}",
     cache: True
     conda:
@@ -16,7 +17,7 @@ rule build_kernel:
     params:
         made="{family} {variant} {capability}",  # wildcards are no part of a cache key
         tools=TOOLS,
-        source=source_hash("kernels.build", "kernels.sparse"),
+        source=lambda wildcards: source_hash("kernels.build", f"kernels.{wildcards.family}"),
     message:
         "building {wildcards.family} kernel {wildcards.variant} for compute capability {wildcards.capability}"
     script:

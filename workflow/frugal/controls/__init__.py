@@ -2,19 +2,19 @@
 
 A session that calls equal things different, overlooks a planted difference or lets a wrong output pass cannot be
 believed about anything else. `cases` gives the controls of a job, to be measured among its own cases in random order;
-`judge` says from the session's rows which of them came out as they must. The workflow plans with
-`frugal.controls.builds` and judging needs no torch: what does is imported on first use.
+`judge` says from the session's rows which of them came out as they must. The workflow imports `frugal.controls.builds`
+while it plans, so everything else is imported on first use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frugal.controls.judging import Judged, judge
-
 if TYPE_CHECKING:
+    from frugal.controls.judging import Judged, judge
     from frugal.timing import Arm, Case, Device
 
 __all__ = ["Judged", "cases", "judge"]
@@ -35,3 +35,9 @@ def cases(machine: Device, preset: str, host: str, kernels: Sequence[str | Path]
         planted.copy_case(machine.kind, preset, host),
         wrong.case(machine.kind, host),
     ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("Judged", "judge"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("frugal.controls.judging"), name)
