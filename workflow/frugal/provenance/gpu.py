@@ -118,7 +118,7 @@ def _max_clock(nvml: Any, handle: Any, kind: str) -> float | None:
 def _first(nvml: Any, driver: Any | None, environ: Mapping[str, str]) -> tuple[Any | None, dict | None]:
     """The handle of the first visible GPU, and what the CUDA driver says of it where it was asked."""
     facts = _driver_facts(driver) if driver is not None else None
-    return _handle_by_uuid(nvml, facts["uuid"]) if facts else _first_visible(nvml, environ), facts
+    return handle_by_uuid(nvml, facts["uuid"]) if facts else _first_visible(nvml, environ), facts
 
 
 def _driver_facts(driver: Any) -> dict | None:
@@ -157,7 +157,7 @@ def _nvml_facts(nvml: Any, handle: Any) -> dict:
     return {"capability": capability, "sm_count": cores // _LANES.get(capability, _LANES_SINCE_8_6), "l2_bytes": None}
 
 
-def _handle_by_uuid(nvml: Any, number: str) -> Any:
+def handle_by_uuid(nvml: Any, number: str) -> Any:
     """NVML's handle of the GPU, or of the MIG slice, that has this UUID."""
     for prefix in ("GPU-", "MIG-"):
         if (handle := ask(nvml, "nvmlDeviceGetHandleByUUID", prefix + number)) is not None:
