@@ -12,9 +12,7 @@ Used by workflow/scripts only; the library below never imports snakemake. A scri
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +20,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from frugal.errors import FrugalError
-from frugal.files import os_sentence
+from frugal.processes import THREAD_VARIABLES, die_with_parent, python_path, sentence_of
 
 FAILED = "error: "  # the first word of a failed job's last log line; `failures` looks for it
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-PR_SET_PDEATHSIG = 1
 BUSY = 0.5  # load for each core
 CAMPAIGN = "FRUGAL_CAMPAIGN_ID"
 
@@ -55,18 +51,10 @@ def job(snakemake: Any) -> Iterator[Callable[[str], None]]:
 
         try:
             yield say
-        except FrugalError as problem:
-            print(FAILED + str(problem), flush=True)
-            raise SystemExit(1) from None
-        except OSError as problem:
-            print(FAILED + os_sentence(problem), flush=True)
-            raise SystemExit(1) from None
         except Exception as problem:
-            traceback.print_exc()
-            print(
-                f"{FAILED}{type(problem).__name__}: {problem} (this is a fault of frugal, not of your input)",
-                flush=True,
-            )
+            if not isinstance(problem, FrugalError | OSError):
+                traceback.print_exc()
+            print(FAILED + sentence_of(problem), flush=True)
             raise SystemExit(1) from None
 
 
@@ -75,8 +63,7 @@ def hand_down(library: Sequence[str], campaign_id: str) -> None:
 
     A job on another node parses the workflow again there, which does the same for it.
     """
-    paths = [*library, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    os.environ["PYTHONPATH"] = python_path(library)
     os.environ.setdefault(CAMPAIGN, campaign_id)
 
 
@@ -95,12 +82,6 @@ def failures(folder: Path, since: float) -> list[tuple[Path, str]]:
         if lines[-1].startswith(FAILED) or len(lines) == 2:
             found.append((log.stat().st_mtime, log, lines[-1].removeprefix(FAILED).splitlines()[0]))
     return [(log, cause) for _, log, cause in sorted(found)]
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when Snakemake dies, so that no ghost measures beside the next run (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """One case: every attempted arm and regime leaves a row, and a wrong arm leaves no time."""
 
+import re
 import threading
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from timing_fakes import Case, FakeClock, FakeGpu, cpu_arm, doubling, gpu_arm, right
 
 from frugal.timing import Arm, CpuDevice, Design, Prepared, Reference, Unsupported, measure_case
+from frugal.timing.faults import DeviceLost, Fault
 
 QUICKEST = Design.of("smoke", n_min=3, block_max_s=0.01, case_timeout_s=1.0)
 
@@ -390,3 +392,153 @@ def test_an_unknown_column_is_the_callers_fault():
     case = Case("cusnn", "layers", {}, inner.inputs, inner.reference, columns={"batch": 1})
     with pytest.raises(ValueError, match="columns has batch"):
         on_cpu(cpu_arm(right), case=case)
+
+
+class Watch:
+    """A monitor that keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def begin(self, case_id, arm, step, limit_s):
+        assert self.told[-1:] in ([], ["idle"]), "a step begins in the middle of another"
+        self.told.append((case_id, arm, step, limit_s))
+
+    def idle(self):
+        self.told.append("idle")
+
+
+def test_the_monitor_is_told_of_every_step_and_of_its_limit():
+    watch, case = Watch(), doubling()
+    design = Design.of("smoke", n_min=3, block_max_s=0.01, case_timeout_s=7.0, first_call_timeout_s=50.0)
+    arms = [cpu_arm(right, regimes=("wall",)), cpu_arm(right, "base", "baseline", regimes=("wall",))]
+    measure_case(case, arms, design, 0, CpuDevice(), monitor=watch)
+    steps = [told for told in watch.told if told != "idle"]
+    assert watch.told.count("idle") == len(steps)
+    assert {case_id for case_id, *_ in steps} == {case.case_id}
+    usual = "second call", "estimate", "call on the timed inputs", "preparation of wall", "reading of the last output"
+    once = {"first call": 50.0} | dict.fromkeys([*usual, "call on fresh inputs"], 7.0)
+    twice = {"warm-up in wall": 7.0, "block in wall": 14.0}  # in each round; a slow arm ends its block by itself
+    for name in ("sparse", "base"):
+        own = [(step, limit_s) for _, arm, step, limit_s in steps if arm == name]
+        assert sorted(own) == sorted([*once.items(), *twice.items(), *twice.items()])
+
+
+def test_the_monitor_is_told_that_a_fault_has_passed_and_not_of_what_ends_the_process():
+    def broken(x, y):
+        raise ValueError("no")
+
+    def leaves(x, y):
+        raise SystemExit(3)
+
+    watch = Watch()
+    measure_case(doubling(), [cpu_arm(broken)], QUICKEST, 0, CpuDevice(), monitor=watch)
+    assert watch.told[-1] == "idle"
+    watch = Watch()
+    with pytest.raises(SystemExit):
+        measure_case(doubling(), [cpu_arm(leaves)], QUICKEST, 0, CpuDevice(), monitor=watch)
+    assert watch.told[-1][1:3] == ("sparse", "first call")
+
+
+def test_a_blamed_arm_is_not_run_and_its_rows_say_why():
+    def forbidden(x, y):
+        raise AssertionError("it is run")
+
+    result = measure_case(
+        doubling(),
+        [cpu_arm(forbidden), cpu_arm(right, "other")],
+        QUICKEST,
+        0,
+        CpuDevice(),
+        blamed={"sparse": Fault("timeout", "first call: no answer within 600 s")},
+    )
+    rows = [row for row in result.rows if row.arm == "sparse"]
+    assert [(row.regime, row.status, row.value) for row in rows] == [
+        (regime, "timeout", None) for regime in ("cold", "graph", "wall")
+    ]
+    assert {row.reason for row in rows} == {"first call: no answer within 600 s"}
+    assert all(row.value is not None for row in result.rows if row.arm == "other")
+
+
+def keeping(kept, size):
+    """An arm that keeps `size` bytes of each run; `kept` outlives the case or not."""
+
+    def compute(x, y):
+        right(x, y)
+        kept.append(torch.ones(size, dtype=torch.uint8))
+
+    return compute
+
+
+RUNS = Design.of("smoke", n_min=6, block_max_s=1e-9, regimes=["wall"])  # three samples a block, after one to warm up
+
+
+def test_a_leak_is_said_and_keeps_the_time():
+    kept = []
+    leaky = cpu_arm(keeping(kept, 24 << 20))
+    result = measure_case(doubling(), [leaky, cpu_arm(right, "other")], RUNS, 0, CpuDevice())
+    (row,) = [row for row in result.rows if row.arm == "sparse"]
+    (other,) = [row for row in result.rows if row.arm == "other"]
+    # the second block: one run to warm up and three samples, of 24 MiB each
+    grown = re.search(r"leak: host memory grew by (\d+) MiB in its blocks and was not given back", row.reason)
+    assert int(grown[1]) == pytest.approx(96, abs=8)  # pages of other threads come and go
+    assert row.value is not None
+    assert row.status in ("ok", "unstable")
+    assert "leak" not in (other.reason or "")
+    (warning,) = result.warnings
+    assert warning.startswith("WARN: net conv1 b1: sparse: leak: host memory grew by")
+
+
+def test_memory_that_is_given_back_after_the_case_is_no_leak():
+    def prepare(inputs):
+        kept, y = [], torch.empty(100)
+        compute = keeping(kept, 24 << 20)
+        return Prepared(run=lambda: compute(inputs["x"], y), outputs=(y,), keep=(kept,))
+
+    result = measure_case(doubling(), [Arm("sparse", "ours", prepare)], RUNS, 0, CpuDevice())
+    assert result.warnings == []
+    assert "leak" not in (result.rows[0].reason or "")
+
+
+def test_a_kernel_that_fails_late_is_its_own_arms_fault(gpu):
+    """An error that only the next wait reports: without a wait of its own, the next arm would be blamed."""
+    late = []
+
+    def synchronize():
+        if late:
+            late.pop()
+            raise RuntimeError("CUDA error: misaligned address")
+
+    def prepare(inputs):
+        prepared = gpu_arm(gpu).prepare(inputs)
+
+        def run():
+            prepared.run()
+            late.append(1)
+
+        return Prepared(run, prepared.outputs)
+
+    gpu.synchronize = synchronize
+    rows, _ = on_gpu(gpu, Arm("sparse", "ours", prepare, regimes=("wall",)), gpu_arm(gpu, "base", regimes=("wall",)))
+    assert rows["sparse", "wall", None].reason == "RuntimeError: CUDA error: misaligned address"
+    assert rows["base", "wall", None].status == "ok"
+
+
+def test_a_device_that_no_longer_works_ends_the_case_and_names_the_arm(gpu):
+    def prepare(inputs):
+        def run():
+            gpu.synchronize = dead
+            dead()
+
+        return Prepared(run, (torch.empty(100),))
+
+    def dead():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    watch = Watch()
+    with pytest.raises(DeviceLost) as lost:
+        measure_case(doubling(), [Arm("sparse", "ours", prepare)], Design.of("smoke"), 0, gpu, gpu.clock, monitor=watch)
+    assert (lost.value.case_id, lost.value.arm) == (doubling().case_id, "sparse")
+    assert lost.value.fault.status == "failed"
+    assert "illegal memory access" in lost.value.fault.reason
+    assert watch.told[-1] != "idle"

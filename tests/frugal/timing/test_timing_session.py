@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
+import types
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -18,8 +19,9 @@ from frugal.clock import SystemClock
 from frugal.errors import FrugalError
 from frugal.records import SCHEMAS, Run, read_job
 from frugal.timing import Case, CpuDevice, Design, Prepared, Reference, measure_case, run_session
-from frugal.timing.journal import Journal
-from frugal.timing.lease import lease
+from frugal.timing.faults import DeviceLost, Fault
+from frugal.timing.journal import Journal, blame
+from frugal.timing.lease import lease, neighbours
 from frugal.timing.session import summary
 from frugal.timing.warmup import warm_up
 
@@ -231,7 +233,12 @@ def test_a_session_without_cases_or_with_twins_is_refused(tmp_path):
         session(cases(1) + cases(1), tmp_path / "s.parquet")
 
 
-def test_a_dead_device_ends_the_session_and_keeps_what_was_finished(tmp_path):
+def doubles(gpu, name="sparse", role="ours"):
+    """An arm of a fake GPU whose result fits these cases' inputs."""
+    return dataclasses.replace(gpu_arm(gpu, name, role), prepare=lambda inputs: Prepared(lambda: 2 * inputs["x"]))
+
+
+def test_an_arm_that_kills_the_device_is_named_and_left_out_the_next_time(tmp_path):
     clock = FakeClock()
     gpu = FakeGpu(clock)
 
@@ -245,16 +252,45 @@ def test_a_dead_device_ends_the_session_and_keeps_what_was_finished(tmp_path):
     def dead():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    bad = dataclasses.replace(gpu_arm(gpu), prepare=prepare)
+    arms = [dataclasses.replace(gpu_arm(gpu), prepare=prepare), doubles(gpu, "base", "baseline")]
     path = tmp_path / "s.parquet"
-    with pytest.raises(FrugalError, match=r"stopped working in case net conv.*illegal memory access.*run again"):
-        run_session(cases(2, arms=[bad]), DESIGN, 0, gpu, a_run(), path, clock, on_progress=lambda line: None)
+    with pytest.raises(DeviceLost, match=r"stopped working in case net conv\d b1, in sparse .*illegal memory") as lost:
+        run_session(cases(2, arms=arms), DESIGN, 0, gpu, a_run(), path, clock, on_progress=lambda line: None)
+    blame(path, lost.value.case_id, lost.value.arm, lost.value.fault)
     said = []
     healthy = FakeGpu(clock)
-    prepared = dataclasses.replace(gpu_arm(healthy), prepare=lambda inputs: Prepared(lambda: 2 * inputs["x"]))
-    run_session(cases(2, arms=[prepared]), DESIGN, 0, healthy, a_run(), path, clock, on_progress=said.append)
-    assert said[0] == "1 of 2 cases were finished before: they are not measured again"
-    assert {row.status for row in read_job(path)[1]} >= {"failed"}
+    arms = [doubles(healthy), doubles(healthy, "base", "baseline")]
+    run_session(cases(2, arms=arms), DESIGN, 0, healthy, a_run(), path, clock, on_progress=said.append)
+    run, rows, _ = read_job(path)
+    blamed = [row for row in rows if (row.case_id, row.arm) == (lost.value.case_id, "sparse")]
+    others = [row for row in rows if row not in blamed]
+    assert len(said) == 2
+    assert run.process_restarts == 1
+    assert [(row.status, row.value, row.n_samples) for row in blamed] == [("failed", None, 0)]
+    assert blamed[0].reason == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert len(others) == 3
+    assert all(row.status != "failed" for row in others)
+
+
+def test_a_blame_after_a_cut_off_line_keeps_the_journal(tmp_path):
+    path, said = tmp_path / "s", []
+    Journal(path, {}, said.append).add("one", measure_case(a_case(0), [cpu_arm(right)], DESIGN, 0, CpuDevice()))
+    with (tmp_path / "s.partial").open("ab") as file:
+        file.write(b'0123456789abcdef {"case_id": "')  # the process ended in the middle of a write
+    hung, crashed = Fault("timeout", "first call: no answer"), Fault("failed", "SIGSEGV")
+    blame(path, "two", "sparse", hung)
+    blame(path, "two", "other", crashed)
+    kept = Journal(path, {}, said.append)
+    assert list(kept.finished) == ["one"]
+    assert kept.blames == {"two": {"sparse": hung, "other": crashed}}
+    assert said == []
+    assert Journal(path, {"design": "another"}, said.append).blames == {}
+
+
+def test_without_cases_no_journal_is_left(tmp_path):
+    with pytest.raises(FrugalError, match="there is no case to measure"):
+        session([], tmp_path / "s.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_names_the_status_where_there_is_no_time():
@@ -302,6 +338,70 @@ def test_one_session_at_a_time_leases_a_gpu(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with lease(None, said.append, tmp_path / "none"):
         assert not (tmp_path / "none").exists()
+
+
+class Nvml:
+    """A driver that knows one GPU, on which these processes compute."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, pids):
+        self.pids = pids
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        if uuid != "GPU-1":
+            raise self.NVMLError
+        return "handle"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        if self.pids is None:
+            raise self.NVMLError
+        return [types.SimpleNamespace(pid=pid) for pid in self.pids]
+
+
+@pytest.mark.parametrize(
+    ("pids", "found"), [([], 0), ([os.getpid()], 0), ([1, os.getpid(), 2], 2), (None, None)], ids=str
+)
+def test_other_processes_on_the_gpu_are_counted(pids, found):
+    assert neighbours("1", Nvml(pids)) == found
+    assert neighbours(None, Nvml(pids)) is None
+
+
+@pytest.mark.parametrize(("found", "warnings"), [(2, 1), (0, 0), (None, 0)])
+def test_a_session_says_that_it_shares_the_gpu(tmp_path, monkeypatch, found, warnings):
+    """The count is taken while the GPU is leased and before the cases put anything on it."""
+    order = []
+    gpu = FakeGpu(FakeClock())
+    gpu.uuid = "1"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("frugal.timing.session.neighbours", lambda uuid: order.append("counted") or found)
+
+    def listed():
+        with (tmp_path / "frugal-gpu-1.lock").open("w") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        order.append("cases")
+        yield from cases(1, arms=[doubles(gpu)])
+
+    said = []
+    run_session(listed(), DESIGN, 0, gpu, a_run(), tmp_path / "s.parquet", gpu.clock, on_progress=said.append)
+    assert order == ["counted", "cases"]
+    assert read_job(tmp_path / "s.parquet")[0].foreign_pids == found
+    assert len([line for line in said if line.startswith("WARN: 2 other process(es)")]) == warnings
+
+
+def test_the_run_gets_what_the_judge_finds_in_the_finished_rows(tmp_path):
+    def judge(run, rows, samples):
+        assert run.wall_s > 0
+        assert {row.run_id for row in rows} == {run.run_id}
+        assert all(samples[row.key] for row in rows)
+        return {"controls_passed": False, "controls_json": f'{{"rows":{len(rows)}}}'}
+
+    run_session(
+        cases(2), DESIGN, 0, CpuDevice(), a_run(), tmp_path / "s.parquet", on_progress=lambda line: None, judge=judge
+    )
+    run = read_job(tmp_path / "s.parquet")[0]
+    assert (run.controls_passed, run.controls_json) == (False, '{"rows":2}')
 
 
 def test_threads_and_affinity_are_those_of_the_design(tmp_path):

@@ -9,13 +9,14 @@ from importlib import import_module
 
 from frugal.timing.arms import Arm, Case, Inputs, Prepared, Reference, Unsupported
 from frugal.timing.design import Design, DesignError, derive_seed, palindromes
+from frugal.timing.monitor import Monitor
+from frugal.timing.result import CaseResult
 
 _NEEDS_TORCH = {
     "CpuDevice": "devices",
     "CudaDevice": "devices",
     "Device": "devices",
     "device_of": "devices",
-    "CaseResult": "case",
     "measure_case": "case",
     "run_session": "session",
     "Check": "verify",
@@ -35,6 +36,7 @@ __all__ = [
     "DesignError",
     "Device",
     "Inputs",
+    "Monitor",
     "Prepared",
     "Reference",
     "Report",

@@ -9,21 +9,23 @@ from __future__ import annotations
 import dataclasses
 import gc
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
 
 from frugal.clock import Clock, SystemClock
-from frugal.records import Measurement, RowKey, Sample
-from frugal.timing import blocks, regimes, rows
+from frugal.records import Measurement
+from frugal.timing import blocks, leaks, regimes, rows
 from frugal.timing.arms import REGIMES, Arm, Case, Inputs, Prepared
 from frugal.timing.design import Design, derive_seed, palindromes
 from frugal.timing.devices import Device
-from frugal.timing.faults import Fault, fault_of
+from frugal.timing.faults import DeviceLost, Fault, fault_of
+from frugal.timing.leaks import Held
+from frugal.timing.monitor import Monitor, Unwatched
+from frugal.timing.result import CaseResult
 from frugal.timing.state import Progress, Timing
 from frugal.timing.usage import Usage
 from frugal.timing.verify import Check, Verifier, checksum, poison, tensors
@@ -31,14 +33,6 @@ from frugal.timing.verify import Check, Verifier, checksum, poison, tensors
 T = TypeVar("T")
 Outputs = tuple[Tensor, ...]
 ARMS_MAX = 12
-
-
-@dataclass
-class CaseResult:
-    """Measurement rows of one case, one for each arm and regime that was attempted, and their samples."""
-
-    rows: list[Measurement] = field(default_factory=list)
-    samples: dict[RowKey, list[Sample]] = field(default_factory=dict)
 
 
 def measure_case(
@@ -51,17 +45,24 @@ def measure_case(
     *,
     run_id: str = "",
     log: str = "",
+    monitor: Monitor | None = None,
+    blamed: Mapping[str, Fault] | None = None,
 ) -> CaseResult:
     """Measure every arm in every regime that it offers (or that the design names).
 
     Never raises for an arm's fault: a wrong arm's rows are `incorrect`, one that cannot is `unsupported`, `oom` or
-    `failed`, each with its reason and without a time. ValueError for no arms, two arms of one name, or more than 12
-    arms (split such a case into sub-cases that share the baseline, so that a round stays short against drift).
+    `failed`, each with its reason and without a time. An arm that leaks keeps its rows, whose reason says so. Two
+    exceptions: ValueError for no arms, two arms of one name, or more than 12 arms (split such a case into sub-cases
+    that share the baseline, so that a round stays short against drift); DeviceLost when a step of an arm has left the
+    device unusable.
+    `monitor` is told of each step of an arm. `blamed`: arms that are not run, and what their rows say: each of them
+    ended the process of an earlier attempt.
     """
     _check_arms(case, arms)
     clock = clock or SystemClock()
-    session_of_case = _Session(case, design, session, device, clock)
-    progress = [Progress(arm, _attempted(arm, design)) for arm in arms]
+    session_of_case = _Session(case, design, session, device, clock, monitor or Unwatched())
+    progress = [Progress(arm, _attempted(case, arm, design), fault=(blamed or {}).get(arm.name)) for arm in arms]
+    before = Held.now()
     with _without_gc():
         with device.active():
             session_of_case.run(progress)
@@ -73,15 +74,20 @@ def measure_case(
             result.rows.append(row)
             if samples:
                 result.samples[row.key] = samples
+    session_of_case.note_leaks(before, result)
     return result
 
 
 class _Session:
     """The steps of one case; each takes the arms that are still in."""
 
-    def __init__(self, case: Case, design: Design, session: int, device: Device, clock: Clock) -> None:
+    def __init__(
+        self, case: Case, design: Design, session: int, device: Device, clock: Clock, monitor: Monitor
+    ) -> None:
         self.case, self.design, self.session, self.device, self.clock = case, design, session, device, clock
+        self.monitor = monitor
         self.orders = {regime: self._seed(f"order-{regime}") for regime in REGIMES}
+        self.grown: dict[str, Held] = {}
 
     def run(self, progress: list[Progress]) -> None:
         steps = (self._verify, self._warm, self._time, self._recheck)
@@ -91,6 +97,8 @@ class _Session:
                 return
             try:  # what fails here is not an arm but the case: its inputs, or its reference
                 step(remaining)
+            except DeviceLost:
+                raise
             except Exception as error:
                 for item in remaining:
                     item.fault = item.fault or fault_of(error)
@@ -103,7 +111,9 @@ class _Session:
         verifier = Verifier(self.case, inputs)
         before = checksum(inputs)
         for item in progress:
-            outputs, item.fault = _attempt(item.arm, partial(self._first_call, item, inputs))
+            outputs, item.fault = self._attempt(
+                item.arm, "first call", partial(self._first_call, item, inputs), self.design.first_call_timeout_s
+            )
             if checksum(inputs) != before:
                 item.fault = Fault("incorrect", "inputs: the arm changed its inputs")
                 verifier.inputs = inputs = self._inputs("verify")
@@ -122,14 +132,20 @@ class _Session:
         """Estimates on inputs of their own, so that an answer kept from here is wrong later."""
         inputs = self._inputs("warm")
         for item in progress:
-            _, item.fault = _attempt(item.arm, partial(self._estimate, item, inputs))
+            _, item.fault = self._attempt(item.arm, "second call", partial(self._second_call, item, inputs))
+            if item.fault is None:
+                _, item.fault = self._attempt(item.arm, "estimate", partial(self._estimate, item))
+            item.prepared = None
 
-    def _estimate(self, item: Progress, inputs: Inputs) -> None:
-        prepared = item.arm.prepare(inputs)
-        prepared.run()
+    def _second_call(self, item: Progress, inputs: Inputs) -> None:
+        item.prepared = item.arm.prepare(inputs)
+        item.prepared.run()
         self.device.synchronize()
-        item.host_sync = self.device.synchronises(prepared.run)
-        item.estimate = regimes.estimate(prepared, self.device, self.design, self.clock)
+        item.host_sync = self.device.synchronises(item.prepared.run)
+
+    def _estimate(self, item: Progress) -> None:
+        assert item.prepared is not None
+        item.estimate = regimes.estimate(item.prepared, self.device, self.design, self.clock)
 
     def _time(self, progress: list[Progress]) -> None:
         inputs = self._inputs("timed")
@@ -137,7 +153,7 @@ class _Session:
         for item in progress:
             item.inputs = {name: value.clone() for name, value in inputs.items()}
             item.checksum = checksum(item.inputs)
-            outputs, item.fault = _attempt(item.arm, partial(self._bind, item))
+            outputs, item.fault = self._attempt(item.arm, "call on the timed inputs", partial(self._bind, item))
             if item.fault is None and item.arm.role == "baseline":
                 # the others are compared with this error on these inputs, whether or not it offers their regime
                 _, item.fault = _checked(item.arm, verifier, outputs)
@@ -156,7 +172,8 @@ class _Session:
         for item in progress:
             item.timings[regime] = timing = Timing(fault=item.refusal(regime))
             if timing.fault is None:
-                _, timing.fault = _attempt(item.arm, partial(self._build, item, regime, timing, len(progress)))
+                body = partial(self._build, item, regime, timing, len(progress))
+                _, timing.fault = self._attempt(item.arm, f"preparation of {regime}", body)
         ready = {item.arm.name: item for item in progress if item.timings[regime].fault is None}
         if ready:
             order = palindromes(sorted(ready), self.design.rounds, random.Random(self.orders[regime]))
@@ -164,8 +181,7 @@ class _Session:
                 for position, name in enumerate(names):
                     timing = ready[name].timings[regime]
                     if timing.fault is None:
-                        body = partial(self._measure, timing, round_, position)
-                        _, timing.fault = _attempt(ready[name].arm, body)
+                        self._block(ready[name].arm, regime, timing, round_, position)
         for item in ready.values():
             self._check_last(item, item.timings[regime], verifier)
         for item in progress:
@@ -180,20 +196,33 @@ class _Session:
         )
         timing.m, timing.note = timing.recipe.m, timing.recipe.note
 
+    def _block(self, arm: Arm, regime: str, timing: Timing, round_: int, position: int) -> None:
+        held = Held.now()
+        _, timing.fault = self._attempt(arm, f"warm-up in {regime}", partial(self._warm_block, timing))
+        if timing.fault is None:
+            # a slow arm's block ends by itself with the sample in which case_timeout_s passes
+            limit_s = 2 * self.design.case_timeout_s
+            body = partial(self._measure, timing, round_, position)
+            _, timing.fault = self._attempt(arm, f"block in {regime}", body, limit_s)
+        if round_ > 0:
+            self.grown[arm.name] = self.grown.get(arm.name, Held()) + (Held.now() - held)
+
+    def _warm_block(self, timing: Timing) -> None:
+        assert timing.recipe is not None
+        poison(timing.recipe.written)
+        blocks.warm(timing.recipe, self.design, self.clock)
+
     def _measure(self, timing: Timing, round_: int, position: int) -> None:
-        recipe = timing.recipe
-        assert recipe is not None
-        poison(recipe.written)
-        blocks.warm(recipe, self.design, self.clock)
+        assert timing.recipe is not None
         before = Usage.now()
-        timing.blocks.append(blocks.measure(recipe, self.design, self.clock, round_, position))
+        timing.blocks.append(blocks.measure(timing.recipe, self.design, self.clock, round_, position))
         timing.usage += Usage.now() - before
 
     def _check_last(self, item: Progress, timing: Timing, verifier: Verifier) -> None:
         if timing.fault is not None:
             return
         assert timing.recipe is not None
-        outputs, timing.fault = _attempt(item.arm, timing.recipe.outputs)
+        outputs, timing.fault = self._attempt(item.arm, "reading of the last output", timing.recipe.outputs)
         if timing.fault is None:
             timing.after, timing.fault = _checked(item.arm, verifier, outputs)
         if timing.fault is not None:  # wrong in one regime, not to be believed in another
@@ -203,7 +232,7 @@ class _Session:
         inputs = self._inputs("recheck")
         verifier = Verifier(self.case, inputs)
         for item in progress:
-            outputs, fault = _attempt(item.arm, partial(self._again, item, inputs))
+            outputs, fault = self._attempt(item.arm, "call on fresh inputs", partial(self._again, item, inputs))
             if fault is None:
                 item.after, fault = _checked(item.arm, verifier, outputs)
             if fault is not None:
@@ -220,6 +249,46 @@ class _Session:
         self.device.join()
         return copies
 
+    def _attempt(
+        self, arm: Arm, step: str, body: Callable[[], T], limit_s: float | None = None
+    ) -> tuple[T | None, Fault | None]:
+        """What `body` returns under the arm's flags, or the fault that its exception is. DeviceLost where that is all.
+
+        The monitor is told before and after; not after what ends this process, which is the arm's doing.
+        """
+        self.monitor.begin(self.case.case_id, arm.name, step, limit_s or self.design.case_timeout_s)
+        found, fault = None, None
+        try:
+            with arm.context():
+                found = body()
+                self.device.synchronize()  # what a kernel still at work does wrong is this arm's fault, not the next's
+        except Exception as error:
+            fault = fault_of(error)
+            self._check_alive(arm)
+        self.monitor.idle()
+        return found, fault
+
+    def _check_alive(self, arm: Arm) -> None:
+        try:
+            self.device.synchronize()
+        except RuntimeError as error:
+            raise DeviceLost(self.case.case_id, self.case.label, arm.name, fault_of(error)) from error
+
+    def note_leaks(self, before: Held, result: CaseResult) -> None:
+        """Says in the rows which arm did not give memory back. Called when the case has released what it held."""
+        suspects = {name: grown for name, grown in self.grown.items() if grown.leaks}
+        if not suspects:
+            return
+        gc.collect()
+        kept = Held.now() - before
+        for name, grown in suspects.items():
+            note = leaks.sentence(grown, kept)
+            if note is not None:
+                result.warnings.append(f"WARN: {self.case.label}: {name}: {note}")
+                for row in result.rows:
+                    if row.arm == name:
+                        row.reason = f"{row.reason}; {note}" if row.reason else note
+
     def _inputs(self, phase: str) -> Inputs:
         return self.case.inputs(self._seed(phase), phase)
 
@@ -230,15 +299,6 @@ class _Session:
         start = self.clock.ns()
         while (self.clock.ns() - start) * 1e-9 < seconds:
             self.device.load()
-
-
-def _attempt(arm: Arm, body: Callable[[], T]) -> tuple[T | None, Fault | None]:
-    """What `body` returns under the arm's flags, or the fault that its exception is."""
-    try:
-        with arm.context():
-            return body(), None
-    except Exception as error:
-        return None, fault_of(error)
 
 
 def _checked(arm: Arm, verifier: Verifier, outputs: Outputs | None) -> tuple[Check | None, Fault | None]:
@@ -264,8 +324,8 @@ def _check_arms(case: Case, arms: Sequence[Arm]) -> None:
         raise ValueError(f"case {case.label}: columns has {', '.join(unknown)}: use columns of frugal.records")
 
 
-def _attempted(arm: Arm, design: Design) -> tuple[str, ...]:
-    chosen = arm.regimes if design.regimes is None else design.regimes
+def _attempted(case: Case, arm: Arm, design: Design) -> tuple[str, ...]:
+    chosen = arm.regimes if design.regimes is None or case.own_regimes else design.regimes
     return tuple(regime for regime in REGIMES if regime in chosen)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import torch
-
+from frugal.errors import FrugalError
 from frugal.records import scrub
 from frugal.timing.arms import Unsupported
 
@@ -20,6 +19,17 @@ class Fault:
 
     status: str
     reason: str
+
+
+class DeviceLost(FrugalError):
+    """A step of an arm has killed the device's context: nothing can be measured in this process any more."""
+
+    def __init__(self, case_id: str, label: str, arm: str, fault: Fault) -> None:
+        super().__init__(
+            f"the device stopped working in case {label}, in {arm} ({fault.reason}): what was finished is kept, so run "
+            "again and the session goes on"
+        )
+        self.case_id, self.arm, self.fault = case_id, arm, fault
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -41,6 +51,8 @@ def one_line(text: str) -> str:
 
 
 def _out_of_memory(error: BaseException) -> bool:
+    import torch  # here, because the process that supervises a session reads faults and needs no torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     # torch's CPU allocator raises a plain RuntimeError, and cuDNN and cuBLAS have words of their own

@@ -3,6 +3,8 @@
 A text file beside the job file: a header line, then one line a finished case, each with a checksum before its JSON. It
 is flushed to the disk after each case and deleted when the job file is written. A last line that was cut off by a kill
 is dropped; a journal with any other damage, or whose header is another session's, is discarded as a whole.
+
+The process that supervises a session writes into it too: which arm of which case ended the process (`blame`).
 """
 
 from __future__ import annotations
@@ -16,18 +18,23 @@ from pathlib import Path
 
 from frugal.errors import FrugalError
 from frugal.records import Measurement, RowKey, Sample, canonical_json
-from frugal.timing.case import CaseResult
+from frugal.timing.faults import Fault
+from frugal.timing.result import CaseResult
 
 _SAMPLE_FIELDS = tuple(f.name for f in dataclasses.fields(Sample))
 
 
 class Journal:
-    """Finished cases by case_id in `finished`; `restarts` counts the processes that worked on it before."""
+    """Finished cases by case_id in `finished`; `restarts` counts the processes that worked on it before.
+
+    `blames`: by case_id the arms, with their faults, that ended an earlier process and are not to be run again.
+    """
 
     def __init__(self, path: str | Path, header: Mapping[str, object], say: Callable[[str], None]) -> None:
         """Open `<path>.partial`, or begin it anew with one line to `say` where it is damaged or another session's."""
-        self.path = Path(f"{path}.partial")
+        self.path = journal_of(path)
         self.finished: dict[str, CaseResult] = {}
+        self.blames: dict[str, dict[str, Fault]] = {}
         self.restarts = 0
         key = hashlib.sha256(canonical_json(header).encode()).hexdigest()
         try:
@@ -36,16 +43,17 @@ class Journal:
             self._begin(key)
         except _Discarded as why:
             say(f"{self.path.name}: {why}: discarded, the session starts anew")
-            self.finished, self.restarts = {}, 0
+            self.finished, self.blames, self.restarts = {}, {}, 0
             self._begin(key)
         else:
             self.restarts += 1
-            self._append({"restart": self.restarts})
+            _append(self.path, {"restart": self.restarts})
 
     def add(self, case_id: str, result: CaseResult) -> None:
         """Keep a finished case."""
         samples = [[list(key), [_values(s) for s in taken]] for key, taken in result.samples.items()]
-        self._append({"case_id": case_id, "rows": [dataclasses.asdict(row) for row in result.rows], "samples": samples})
+        rows = [dataclasses.asdict(row) for row in result.rows]
+        _append(self.path, {"case_id": case_id, "rows": rows, "samples": samples})
         self.finished[case_id] = result
 
     def close(self) -> None:
@@ -55,12 +63,6 @@ class Journal:
     def _begin(self, key: str) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(_line({"journal": 1, "key": key}))
-
-    def _append(self, record: Mapping[str, object]) -> None:
-        with self.path.open("ab") as file:
-            file.write(_line(record))
-            file.flush()
-            os.fsync(file.fileno())
 
     def _read(self, key: str) -> None:
         data = self.path.read_bytes()
@@ -89,6 +91,9 @@ class Journal:
         if "restart" in record:
             self.restarts = int(record["restart"])
             return
+        if "blame" in record:
+            self.blames.setdefault(record["blame"], {})[record["arm"]] = Fault(record["status"], record["reason"])
+            return
         rows = [Measurement(**row) for row in record["rows"]]
         samples = {
             RowKey(*key): [Sample(**dict(zip(_SAMPLE_FIELDS, values, strict=True))) for values in taken]
@@ -101,8 +106,30 @@ class _Discarded(FrugalError):
     pass
 
 
+def journal_of(path: str | Path) -> Path:
+    """The journal of the session whose job file is `path`."""
+    return Path(f"{path}.partial")
+
+
+def blame(path: str | Path, case_id: str, arm: str, fault: Fault) -> None:
+    """Note, for the next process of the session of `path`, that this arm ended the last one. No process may run it."""
+    journal = journal_of(path)
+    data = journal.read_bytes()
+    if not data.endswith(b"\n"):  # the process ended in the middle of a write
+        with journal.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+    _append(journal, {"blame": case_id, "arm": arm, "status": fault.status, "reason": fault.reason})
+
+
 def _values(sample: Sample) -> list[object]:
     return [getattr(sample, name) for name in _SAMPLE_FIELDS]
+
+
+def _append(journal: Path, record: Mapping[str, object]) -> None:
+    with journal.open("ab") as file:
+        file.write(_line(record))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _line(record: Mapping[str, object]) -> bytes:

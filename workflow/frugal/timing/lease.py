@@ -7,6 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from frugal.provenance.gpu import foreign_pids, handle_by_uuid, open_nvml
 
 
 @contextmanager
@@ -28,3 +31,13 @@ def lease(uuid: str | None, say: Callable[[str], None], folder: Path | None = No
             say("another session is timing on this GPU: waiting for it to end")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def neighbours(uuid: str | None, nvml: Any | None = None) -> int | None:
+    """How many other processes compute on the GPU with this uuid (as torch gives it); None where nobody can tell.
+
+    Call it while this process has no context there yet: inside a container NVML gives its own process another number.
+    `nvml` stands for pynvml, in tests.
+    """
+    nvml = nvml or (open_nvml() if uuid is not None else None)
+    return None if nvml is None or uuid is None else foreign_pids(nvml, handle_by_uuid(nvml, uuid))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,17 +13,23 @@ import torch
 
 from frugal.clock import Clock, SystemClock
 from frugal.errors import FrugalError
-from frugal.records import Measurement, Run, write_job
+from frugal.processes import bind
+from frugal.records import Measurement, RowKey, Run, Sample, write_job
 from frugal.timing.arms import Arm, Case
-from frugal.timing.case import CaseResult, measure_case
+from frugal.timing.case import measure_case
 from frugal.timing.design import Design, derive_seed
 from frugal.timing.devices import Device
-from frugal.timing.faults import one_line
+from frugal.timing.faults import Fault, one_line
 from frugal.timing.journal import Journal
-from frugal.timing.lease import lease
+from frugal.timing.lease import lease, neighbours
+from frugal.timing.monitor import Monitor
+from frugal.timing.result import CaseResult
 from frugal.timing.warmup import warm_up
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (0.0, "ns"))
+
+Rows = Sequence[Measurement]
+Samples = Mapping[RowKey, Sequence[Sample]]
 
 
 def run_session(
@@ -39,28 +44,36 @@ def run_session(
     journal: bool = True,
     on_progress: Callable[[str], None] = print,
     log: str = "",
+    monitor: Monitor | None = None,
     calibrate: Callable[[Device, Clock], Mapping[str, object]] | None = None,
+    judge: Callable[[Run, Rows, Samples], Mapping[str, object]] | None = None,
 ) -> None:
     """Measure every case once and write `path` (frugal.records, one job file).
 
-    Finished cases are kept in `<path>.partial` (unless `journal` is False) and are not measured again when the same
-    session is started again after a kill; its header is a hash of the design, the device, the software and the arms'
-    sources. `run` is the session's row; finished_at, wall_s, threads and process_restarts are filled in here.
-    `on_progress` gets one line a case. `calibrate` is called last, on the warm device, and gives columns of the
-    session's row (frugal.timing.ceilings). FrugalError when the device stops working, for two cases
-    of one case_id and for no cases at all.
+    `cases` is read when the device is leased, so that what it puts on the device disturbs no other session. Finished
+    cases are kept in `<path>.partial` (unless `journal` is False) and are not measured again when the same session is
+    started again after a kill; its header is a hash of the design, the device, the software and the arms' sources.
+    Arms that the journal blames for the end of an earlier process are not run (frugal.timing.journal.blame).
+    `run` is the session's row; finished_at, wall_s, threads, foreign_pids and process_restarts are filled in here.
+    `on_progress` gets one line a case, `monitor` is told of each step. `calibrate` is called last, on the warm device,
+    and `judge` on the finished rows and samples: both give columns of the session's row (frugal.timing.ceilings,
+    frugal.controls). FrugalError when the device stops working, for two cases of one case_id and for no cases at all.
     """
     clock = clock or SystemClock()
     began = clock.ns()
-    listed = list(cases)
-    _check_cases(listed)
     run = dataclasses.replace(run, threads=_pin(design))
-    kept = Journal(path, _header(listed, design, session, device, run), on_progress) if journal else None
-    finished: dict[str, CaseResult] = dict(kept.finished) if kept else {}
-    if finished:
-        on_progress(f"{len(finished)} of {len(listed)} cases were finished before: they are not measured again")
     with lease(device.uuid, on_progress):
-        for case, result in _measure(listed, finished, design, session, device, run, clock, on_progress, log):
+        run = _with_neighbours(run, device, on_progress)
+        listed = list(cases)
+        _check_cases(listed)
+        kept = Journal(path, _header(listed, design, session, device, run), on_progress) if journal else None
+        finished: dict[str, CaseResult] = dict(kept.finished) if kept else {}
+        blames = kept.blames if kept else {}
+        if finished:
+            on_progress(f"{len(finished)} of {len(listed)} cases were finished before: they are not measured again")
+        for case, result in _measure(
+            listed, finished, blames, design, session, device, run, clock, on_progress, log, monitor
+        ):
             finished[case.case_id] = result
             if kept:
                 kept.add(case.case_id, result)
@@ -73,6 +86,8 @@ def run_session(
     restarts = run.process_restarts + (kept.restarts if kept else 0)
     wall_s = (clock.ns() - began) * 1e-9
     run = dataclasses.replace(run, finished_at=clock.now(), wall_s=wall_s, process_restarts=restarts)
+    if judge:
+        run = dataclasses.replace(run, **judge(run, rows, samples))
     write_job(path, run, rows, samples)
     if kept:
         kept.close()
@@ -81,6 +96,7 @@ def run_session(
 def _measure(
     listed: Sequence[tuple[Case, Sequence[Arm]]],
     finished: Mapping[str, CaseResult],
+    blames: Mapping[str, Mapping[str, Fault]],
     design: Design,
     session: int,
     device: Device,
@@ -88,6 +104,7 @@ def _measure(
     clock: Clock,
     say: Callable[[str], None],
     log: str,
+    monitor: Monitor | None,
 ) -> Iterator[tuple[Case, CaseResult]]:
     """Warm the device up and measure what is not finished, in this session's order."""
     waiting = [(case, arms) for case, arms in listed if case.case_id not in finished]
@@ -103,12 +120,17 @@ def _measure(
     try:
         for number, (case, arms) in enumerate(waiting, start=len(listed) - len(waiting) + 1):
             before = clock.ns()
-            result = measure_case(case, arms, design, session, device, clock, run_id=run.run_id, log=log)
+            result = measure_case(
+                case, arms, design, session, device, clock,
+                run_id=run.run_id, log=log, monitor=monitor, blamed=blames.get(case.case_id),
+            )  # fmt: skip
             for row in result.rows:
                 row.warmup_s, row.settled = warmed.seconds, warmed.settled
             yield case, result
             seconds = (clock.ns() - before) * 1e-9
             say(f"[{number}/{len(listed)}] {case.label} · {summary(result.rows)} · {seconds:.1f} s")
+            for warning in result.warnings:
+                say(warning)
     finally:
         gc.unfreeze()
 
@@ -156,14 +178,18 @@ def _check_alive(device: Device, case: Case) -> None:
         ) from error
 
 
+def _with_neighbours(run: Run, device: Device, say: Callable[[str], None]) -> Run:
+    if device.uuid is None:
+        return run
+    found = neighbours(device.uuid)
+    if found:
+        say(f"WARN: {found} other process(es) compute on this GPU: times and energy hold for a shared device")
+    return dataclasses.replace(run, foreign_pids=found)
+
+
 def _pin(design: Design) -> int:
     """Bind the process as the design says; the threads that torch then has."""
-    if design.affinity is not None:
-        try:
-            os.sched_setaffinity(0, design.affinity)
-        except (AttributeError, OSError) as error:
-            named = ", ".join(map(str, design.affinity))
-            raise FrugalError(f"timing.affinity = [{named}]: this machine refuses ({error}): use null") from error
+    bind(design.affinity)
     if design.threads is not None:
         import numba
 
