@@ -404,6 +404,23 @@ def test_the_run_gets_what_the_judge_finds_in_the_finished_rows(tmp_path):
     assert (run.controls_passed, run.controls_json) == (False, '{"rows":2}')
 
 
+def test_rows_get_their_roofline_and_lose_a_time_that_cannot_be(tmp_path):
+    arms = [
+        cpu_arm(right, "honest", flop=1.0, bytes_min=0.0),
+        cpu_arm(right, "impossible", role="baseline", flop=1e18, bytes_min=0.0),
+    ]
+    run = a_run(gpu_name="NVIDIA H200")
+    run_session(
+        cases(1, arms=arms), DESIGN, 0, CpuDevice(), run, tmp_path / "s.parquet", on_progress=lambda line: None,
+        calibrate=lambda device, clock: {"copy_bytes_per_s": 1e9, "flops_fp32": 1e6},
+    )  # fmt: skip
+    _, (honest, impossible), samples = read_job(tmp_path / "s.parquet")
+    assert (honest.roofline_s, honest.roof) == (1e-6, "compute")
+    assert (impossible.status, impossible.value) == ("incorrect", None)
+    assert impossible.reason.startswith("beyond_roof")
+    assert set(samples) == {honest.key}
+
+
 def test_threads_and_affinity_are_those_of_the_design(tmp_path):
     before = torch.get_num_threads(), os.sched_getaffinity(0)
     cpu = min(before[1])

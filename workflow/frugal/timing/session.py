@@ -15,11 +15,13 @@ from frugal.clock import Clock, SystemClock
 from frugal.errors import FrugalError
 from frugal.processes import bind
 from frugal.records import Measurement, RowKey, Run, Sample, write_job
+from frugal.timing import roofline
 from frugal.timing.arms import Arm, Case
 from frugal.timing.case import measure_case
 from frugal.timing.design import Design, derive_seed
 from frugal.timing.devices import Device
 from frugal.timing.faults import Fault, one_line
+from frugal.timing.instruments import Instruments, instruments
 from frugal.timing.journal import Journal
 from frugal.timing.lease import lease, neighbours
 from frugal.timing.monitor import Monitor
@@ -71,18 +73,25 @@ def run_session(
         blames = kept.blames if kept else {}
         if finished:
             on_progress(f"{len(finished)} of {len(listed)} cases were finished before: they are not measured again")
-        for case, result in _measure(
-            listed, finished, blames, design, session, device, run, clock, on_progress, log, monitor
-        ):
-            finished[case.case_id] = result
-            if kept:
-                kept.add(case.case_id, result)
-            _check_alive(device, case)
+        waiting = [(case, arms) for case, arms in listed if case.case_id not in finished]
+        if waiting and design.cooldown_s and session > 0:
+            clock.sleep(design.cooldown_s)
+        with instruments(device, design, [case for case, _ in waiting], clock, on_progress) as beside:
+            for case, result in _measure(
+                waiting, len(listed), blames, design, session, device, run, clock, on_progress, log, monitor, beside
+            ):
+                finished[case.case_id] = result
+                if kept:
+                    kept.add(case.case_id, result)
+                _check_alive(device, case)
+        run = dataclasses.replace(run, **beside.columns())
         if calibrate:
             run = dataclasses.replace(run, **calibrate(device, clock))
     results = [finished[case.case_id] for case, _ in listed]
     rows = [dataclasses.replace(row, run_id=run.run_id) for result in results for row in result.rows]
     samples = {key: taken for result in results for key, taken in result.samples.items()}
+    for key in roofline.fill(rows, run):
+        samples.pop(key, None)  # of a time that cannot be
     restarts = run.process_restarts + (kept.restarts if kept else 0)
     wall_s = (clock.ns() - began) * 1e-9
     run = dataclasses.replace(run, finished_at=clock.now(), wall_s=wall_s, process_restarts=restarts)
@@ -94,8 +103,8 @@ def run_session(
 
 
 def _measure(
-    listed: Sequence[tuple[Case, Sequence[Arm]]],
-    finished: Mapping[str, CaseResult],
+    waiting: list[tuple[Case, Sequence[Arm]]],
+    total: int,
     blames: Mapping[str, Mapping[str, Fault]],
     design: Design,
     session: int,
@@ -105,30 +114,30 @@ def _measure(
     say: Callable[[str], None],
     log: str,
     monitor: Monitor | None,
+    beside: Instruments,
 ) -> Iterator[tuple[Case, CaseResult]]:
-    """Warm the device up and measure what is not finished, in this session's order."""
-    waiting = [(case, arms) for case, arms in listed if case.case_id not in finished]
+    """Warm the device up and measure what is not finished, of `total` cases, in this session's order."""
     random.Random(derive_seed(design.seed, session, "cases")).shuffle(waiting)
     if not waiting:
         return
-    if design.cooldown_s and session > 0:
-        clock.sleep(design.cooldown_s)
     with device.active():
-        warmed = warm_up(device, design, clock)
+        warmed = warm_up(device, design, clock, beside.between)
+    beside.settled_sm_hz = warmed.sm_hz
     gc.collect()
     gc.freeze()  # what the imports left need not be walked again before each case
     try:
-        for number, (case, arms) in enumerate(waiting, start=len(listed) - len(waiting) + 1):
+        for number, (case, arms) in enumerate(waiting, start=total - len(waiting) + 1):
             before = clock.ns()
             result = measure_case(
                 case, arms, design, session, device, clock,
                 run_id=run.run_id, log=log, monitor=monitor, blamed=blames.get(case.case_id),
+                beside=beside,
             )  # fmt: skip
             for row in result.rows:
                 row.warmup_s, row.settled = warmed.seconds, warmed.settled
             yield case, result
             seconds = (clock.ns() - before) * 1e-9
-            say(f"[{number}/{len(listed)}] {case.label} · {summary(result.rows)} · {seconds:.1f} s")
+            say(f"[{number}/{total}] {case.label} · {summary(result.rows)} · {seconds:.1f} s")
             for warning in result.warnings:
                 say(warning)
     finally:
@@ -137,7 +146,7 @@ def _measure(
 
 def summary(rows: Sequence[Measurement]) -> str:
     """Each arm's time in the most telling regime that all timed arms have, or its status."""
-    timed = [row for row in rows if row.value is not None]
+    timed = [row for row in rows if row.metric == "time" and row.value is not None]
     names = list(dict.fromkeys(row.arm for row in rows))
     regimes = {name: {(row.regime, row.l2) for row in timed if row.arm == name} for name in names}
     measured = [found for found in regimes.values() if found]
@@ -146,7 +155,7 @@ def summary(rows: Sequence[Measurement]) -> str:
     shown = next((regime for regime in preferred if regime in common), None)
     parts = []
     for name in names:
-        own = [row for row in rows if row.arm == name]
+        own = [row for row in rows if row.arm == name and row.metric == "time"]
         values = [row.value for row in own if (row.regime, row.l2) == shown and row.value is not None]
         anything = [row.value for row in own if row.value is not None]
         text = f"{name} {_duration(median(values or anything))}" if anything else f"{name} {own[0].status}"
