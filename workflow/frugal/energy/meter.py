@@ -89,8 +89,7 @@ class Idle:
 class Meter:
     """How a device tells its energy. `source` is None where it does not, and `reason` then says why.
 
-    nvml: pynvml or a fake of it; powercap: the folder of a CPU's counters; clock: frugal.clock's. On a GPU, `gauge`
-    reads it.
+    nvml: pynvml or a fake of it; powercap: the folder of a CPU's counters; clock: frugal.clock's.
     """
 
     def __init__(
@@ -134,6 +133,14 @@ class Meter:
         if neighbours:
             found = replace(found, reason=f"neighbours: {neighbours} other processes use this device")
         return replace(found, source=self.source, net_j=net)
+
+    def longest_s(self, span_s: float) -> float:
+        """What `measure` takes at most, in s, less a few runs."""
+        return DROP_POWER_S + 2 * max(span_s, SPAN_POWER_S) + 1.0
+
+    def temperature_c(self) -> float | None:
+        """The die's temperature in °C; None where it is not told, and on a CPU."""
+        return None if self.gauge is None else self.gauge.temperature_c()
 
     def idle(self, seconds: float = IDLE_S) -> Idle:
         """Do nothing for so long, with the context open."""

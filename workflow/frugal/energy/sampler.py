@@ -15,12 +15,13 @@ from typing import Protocol
 
 import numpy as np
 
-import frugal
 from frugal.clock import Clock, SystemClock
+from frugal.processes import python_path
 
 from .gauge import gauge_of
 from .ring import POLL, SIZE, Ring
 
+LIBRARY = Path(__file__).resolve().parents[2]  # where the child finds it, however its parent did
 FIRST_S = 10.0  # to import and to open NVML; on a busy machine it takes a second
 _LOOK_S = 0.01
 # What a row lacks when a gauge is silent.
@@ -57,7 +58,7 @@ class Sampler:
         given = [str(descriptor), str(self._uuid), str(self._period_s), str(os.getpid())]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "frugal.energy", *given],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(_library())},
+            env=os.environ | {"PYTHONPATH": python_path([str(LIBRARY)])},
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
         )
@@ -93,9 +94,3 @@ class Sampler:
         process.kill()
         process.wait()
         return was_there
-
-
-def _library() -> list[str]:
-    """Where the child finds this library, however its parent did."""
-    own = str(Path(frugal.__file__).resolve().parents[1])
-    return [own, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

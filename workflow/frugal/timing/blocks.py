@@ -19,12 +19,17 @@ HALF_WIDTH = 0.005  # of the median
 
 @dataclass(frozen=True)
 class Block:
-    """`round` and `position` (place in the round) of the palindrome, the samples, and why they ended."""
+    """`round` and `position` (place in the round) of the palindrome, the samples, why they ended, and when it was.
+
+    `start_ns` and `end_ns` are of the monotonic clock; between samples there are waits and flushes.
+    """
 
     round: int
     position: int
     samples: Timed
     stop_reason: str
+    start_ns: int
+    end_ns: int
 
     @property
     def values(self) -> list[float]:
@@ -52,10 +57,11 @@ def measure(recipe: Recipe, design: Design, clock: Clock, round_: int, position:
     seconds = 0.0
     while True:
         samples += recipe.take(_next(len(samples), seconds, recipe, design))
-        seconds = (clock.ns() - start) * 1e-9
+        now = clock.ns()
+        seconds = (now - start) * 1e-9
         reason = stop_reason([value for _, value in samples], seconds, design)
         if reason is not None:
-            return Block(round_, position, samples, reason)
+            return Block(round_, position, samples, reason, start, now)
 
 
 def stop_reason(values: Sequence[float], seconds: float, design: Design) -> str | None:

@@ -17,14 +17,16 @@ from typing import TypeVar
 from torch import Tensor
 
 from frugal.clock import Clock, SystemClock
-from frugal.records import Measurement
-from frugal.timing import blocks, leaks, regimes, rows
+from frugal.records import Measurement, Sample
+from frugal.timing import blocks, energy_round, leaks, regimes, rows
 from frugal.timing.arms import REGIMES, Arm, Case, Inputs, Prepared
 from frugal.timing.design import Design, derive_seed, palindromes
 from frugal.timing.devices import Device
 from frugal.timing.faults import DeviceLost, Fault, fault_of
+from frugal.timing.instruments import Instruments
 from frugal.timing.leaks import Held
 from frugal.timing.monitor import Monitor, Unwatched
+from frugal.timing.polls import Polls
 from frugal.timing.result import CaseResult
 from frugal.timing.state import Progress, Timing
 from frugal.timing.usage import Usage
@@ -47,6 +49,7 @@ def measure_case(
     log: str = "",
     monitor: Monitor | None = None,
     blamed: Mapping[str, Fault] | None = None,
+    beside: Instruments | None = None,
 ) -> CaseResult:
     """Measure every arm in every regime that it offers (or that the design names).
 
@@ -56,21 +59,25 @@ def measure_case(
     that share the baseline, so that a round stays short against drift); DeviceLost when a step of an arm has left the
     device unusable.
     `monitor` is told of each step of an arm. `blamed`: arms that are not run, and what their rows say: each of them
-    ended the process of an earlier attempt.
+    ended the process of an earlier attempt. `beside`: what is read meanwhile, and the energy meter (rows of energy
+    where the case asks for them and there is one).
     """
     _check_arms(case, arms)
     clock = clock or SystemClock()
-    session_of_case = _Session(case, design, session, device, clock, monitor or Unwatched())
+    beside = beside or Instruments()
+    session_of_case = _Session(case, design, session, device, clock, monitor or Unwatched(), beside)
     progress = [Progress(arm, _attempted(case, arm, design), fault=(blamed or {}).get(arm.name)) for arm in arms]
-    before = Held.now()
+    before, began = Held.now(), clock.ns()
     with _without_gc():
         with device.active():
             session_of_case.run(progress)
         with suppress(RuntimeError):  # a context that an arm has killed; the session notices that by itself
             device.release()
+    polls = beside.polls(began, clock.ns())
     result = CaseResult()
     for item in progress:
-        for row, samples in rows.of(case, item, design, session, run_id=run_id, log=log, seeds=session_of_case.orders):
+        for row, samples in session_of_case.rows(item, polls):
+            row.run_id, row.log = run_id, log
             result.rows.append(row)
             if samples:
                 result.samples[row.key] = samples
@@ -82,15 +89,25 @@ class _Session:
     """The steps of one case; each takes the arms that are still in."""
 
     def __init__(
-        self, case: Case, design: Design, session: int, device: Device, clock: Clock, monitor: Monitor
+        self,
+        case: Case,
+        design: Design,
+        session: int,
+        device: Device,
+        clock: Clock,
+        monitor: Monitor,
+        beside: Instruments,
     ) -> None:
         self.case, self.design, self.session, self.device, self.clock = case, design, session, device, clock
-        self.monitor = monitor
+        self.monitor, self.beside = monitor, beside
         self.orders = {regime: self._seed(f"order-{regime}") for regime in REGIMES}
+        self.meters_energy = "energy" in case.measures and beside.meter is not None
         self.grown: dict[str, Held] = {}
 
     def run(self, progress: list[Progress]) -> None:
-        steps = (self._verify, self._warm, self._time, self._recheck)
+        steps = [self._verify, self._warm, self._time, self._recheck]
+        if self.meters_energy:
+            steps.append(self._energy)
         for step in steps:
             remaining = sorted((p for p in progress if p.fault is None), key=lambda p: p.arm.role != "baseline")
             if not remaining:
@@ -237,6 +254,22 @@ class _Session:
                 item.after, fault = _checked(item.arm, verifier, outputs)
             if fault is not None:
                 item.fault = Fault(fault.status, f"after timing, on fresh inputs: {fault.reason}")
+
+    def _energy(self, progress: list[Progress]) -> None:
+        def attempt(arm: Arm, step: str, body: Callable[[], object], limit_s: float) -> Fault | None:
+            return self._attempt(arm, step, body, limit_s)[1]
+
+        energy_round.measure(
+            progress, self._inputs("timed"), self.design, self.device, self.clock, self.beside,
+            self._seed("order-energy"), attempt,
+        )  # fmt: skip
+
+    def rows(self, item: Progress, polls: Polls) -> Iterator[tuple[Measurement, list[Sample]]]:
+        """All rows of an arm with their samples."""
+        yield from rows.of(self.case, item, self.design, self.session, seeds=self.orders, polls=polls)
+        if self.meters_energy:
+            seed = self._seed("order-energy")
+            yield from energy_round.rows_of(self.case, item, self.design, self.session, seed=seed, polls=polls)
 
     def _again(self, item: Progress, inputs: Inputs) -> Outputs:
         prepared = item.arm.prepare(inputs)

@@ -11,13 +11,15 @@ import numpy as np
 from frugal import stats
 from frugal.records import Measurement, Sample, canonical_json
 from frugal.timing.arms import Case
-from frugal.timing.blocks import Block
 from frugal.timing.design import Design
+from frugal.timing.polls import Polls, attach, fill_context, slowed
 from frugal.timing.regimes import LAUNCH_BOUND
 from frugal.timing.state import Progress, Timing
+from frugal.timing.verify import Check
 
 HOT_OVER_GRAPH = 1.2
 IQR_UNSTABLE = 0.25  # of the median, in every block
+DISCARDED_UNSTABLE = 0.1  # of all samples
 _STOP_ORDER = ("max_time", "max_samples", "target")  # a row names the least satisfied of its blocks
 
 
@@ -27,34 +29,44 @@ def of(
     design: Design,
     session: int,
     *,
-    run_id: str,
-    log: str,
     seeds: Mapping[str, int],
+    polls: Polls,
 ) -> Iterator[tuple[Measurement, list[Sample]]]:
     """A row and its samples for every regime that was attempted."""
     for regime in progress.attempted:
         timing = progress.timings.get(regime) or Timing()
         fault = progress.fault or timing.fault
-        row = _frame(case, progress, design, session, regime, timing, seeds[regime])
-        row.run_id, row.log = run_id, log
+        after = timing.after if timing.after is not None and not timing.after.ok else progress.after
+        row = frame(case, progress, design, session, regime, after=after)
+        row.order_seed, row.batch_m = seeds[regime], timing.m
         samples: list[Sample] = []
         if fault is not None:
             row.status, row.reason = fault.status, fault.reason
         else:
-            samples = _samples(timing.blocks)
+            samples = _samples(timing, polls, design)
             _fill(row, timing, samples)
+            fill_context(row, [(block.start_ns, block.end_ns) for block in timing.blocks], polls)
             row.reason = row.reason or timing.note
             row.launch_bound = _launch_bound(progress, regime, row.value)
         yield row, samples
 
 
-def _frame(
-    case: Case, progress: Progress, design: Design, session: int, regime: str, timing: Timing, order_seed: int
+def frame(
+    case: Case,
+    progress: Progress,
+    design: Design,
+    session: int,
+    regime: str | None,
+    *,
+    after: Check | None = None,
 ) -> Measurement:
+    """A row of this arm with metric time and status ok, still without a number, a run_id and a log.
+
+    `regime` as in frugal.timing.arms; None for what does not depend on one.
+    """
     arm, before = progress.arm, progress.before
-    after = timing.after if timing.after is not None and not timing.after.ok else progress.after
     is_graph = regime in ("graph", "graph_rotated")
-    l2 = {"graph": "resident", "graph_rotated": "rotated"}.get(regime)
+    l2 = {"graph": "resident", "graph_rotated": "rotated"}.get(regime or "")
     columns = {"seed": design.seed, **case.columns}
     return Measurement(
         run_id="",
@@ -88,11 +100,10 @@ def _frame(
         conditional=design.sessions == 1,
         n_samples=0,
         n_blocks=0,
-        batch_m=timing.m,
         n_discarded=0,
         n_mild=0,
         n_severe=0,
-        order_seed=order_seed,
+        order_seed=design.seed,
         flop=arm.flop,
         bytes_min=arm.bytes_min,
         verified_before=before.ok if before else None,
@@ -107,19 +118,47 @@ def _frame(
     )
 
 
-def _samples(blocks: list[Block]) -> list[Sample]:
+def _samples(timing: Timing, polls: Polls, design: Design) -> list[Sample]:
+    """All samples, those of a slowed-down device as `excluded`; the others are flagged among themselves."""
     found = []
-    for number, block in enumerate(blocks):
-        place = {"round": block.round, "position": block.position, "block": number}
-        flagged = zip(block.samples, stats.tukey_flags(block.values), strict=True)
-        for index, ((start, value), flag) in enumerate(flagged):
-            found.append(Sample(**place, index=index, start_ns=start, value=value, flag=flag))
+    for number, block in enumerate(timing.blocks):
+        excluded = slowed(block, timing.m or 1, polls, design)
+        flags = iter(stats.tukey_flags([v for v, out in zip(block.values, excluded, strict=True) if not out]))
+        own = [
+            Sample(
+                round=block.round,
+                position=block.position,
+                block=number,
+                index=index,
+                start_ns=start,
+                value=value,
+                flag="excluded" if out else next(flags),
+            )
+            for index, ((start, value), out) in enumerate(zip(block.samples, excluded, strict=True))
+        ]
+        attach(own, block, polls)
+        found += own
     return found
 
 
 def _fill(row: Measurement, timing: Timing, samples: list[Sample]) -> None:
-    values = np.array([sample.value for sample in samples])
-    medians = [median(block.values) for block in timing.blocks]
+    kept = [sample for sample in samples if sample.flag != "excluded"]
+    row.n_discarded = len(samples) - len(kept)
+    row.n_samples = len(kept)
+    row.n_mild = sum(sample.flag == "mild" for sample in kept)
+    row.n_severe = sum(sample.flag == "severe" for sample in kept)
+    row.stop_reason = min((block.stop_reason for block in timing.blocks), key=_STOP_ORDER.index)
+    row.cpu_s, row.involuntary_switches = timing.usage.cpu_s, timing.usage.involuntary_switches
+    if row.n_discarded > DISCARDED_UNSTABLE * len(samples):
+        row.status = "unstable"
+        row.reason = f"slowdown: {row.n_discarded} of {len(samples)} samples were taken at a throttled or a low clock"
+    if not kept:
+        return
+    by_block: dict[int, list[float]] = {}
+    for sample in kept:
+        by_block.setdefault(sample.block, []).append(sample.value)
+    values = np.array([sample.value for sample in kept])
+    medians = [median(block) for block in by_block.values()]
     if not min(medians) > 0:
         row.status, row.reason = "unstable", "a median of 0 s: the clock does not resolve this"
         return
@@ -127,10 +166,15 @@ def _fill(row: Measurement, timing: Timing, samples: list[Sample]) -> None:
     interval = stats.order_ci(values) if len(medians) == 1 else None
     if interval is not None:
         row.ci_low, row.ci_high, row.ci_level, row.ci_method = interval.low, interval.high, 0.95, interval.method
-    row.n_samples, row.n_blocks = len(values), len(medians)
-    row.n_mild = sum(sample.flag == "mild" for sample in samples)
-    row.n_severe = sum(sample.flag == "severe" for sample in samples)
-    row.stop_reason = min((block.stop_reason for block in timing.blocks), key=_STOP_ORDER.index)
+    row.n_blocks = len(medians)
+    describe(row, values)
+    if row.status == "ok" and all(_spread(block) > IQR_UNSTABLE for block in by_block.values()):
+        row.status = "unstable"
+        row.reason = "the interquartile range exceeds 25 % of the median in every block"
+
+
+def describe(row: Measurement, values: np.ndarray) -> None:
+    """Set the row's columns on the distribution of its values."""
     row.mean, row.min, row.max = float(values.mean()), float(values.min()), float(values.max())
     row.stdev = float(values.std(ddof=1)) if len(values) > 1 else None
     row.mad = float(np.median(np.abs(values - np.median(values))))
@@ -139,15 +183,11 @@ def _fill(row: Measurement, timing: Timing, samples: list[Sample]) -> None:
         row.p95 = float(np.quantile(values, 0.95))
     if stats.quantile_exists(len(values), 0.99):
         row.p99 = float(np.quantile(values, 0.99))
-    row.cpu_s, row.involuntary_switches = timing.usage.cpu_s, timing.usage.involuntary_switches
-    if all(_spread(block) > IQR_UNSTABLE for block in timing.blocks):
-        row.status = "unstable"
-        row.reason = "the interquartile range exceeds 25 % of the median in every block"
 
 
-def _spread(block: Block) -> float:
-    low, high = np.quantile(block.values, [0.25, 0.75])
-    return float(high - low) / median(block.values)
+def _spread(values: list[float]) -> float:
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high - low) / median(values)
 
 
 def _launch_bound(progress: Progress, regime: str, value: float | None) -> bool | None:

@@ -56,7 +56,10 @@ def run_session(
     cases are kept in `<path>.partial` (unless `journal` is False) and are not measured again when the same session is
     started again after a kill; its header is a hash of the design, the device, the software and the arms' sources.
     Arms that the journal blames for the end of an earlier process are not run (frugal.timing.journal.blame).
-    `run` is the session's row; finished_at, wall_s, threads, foreign_pids and process_restarts are filled in here.
+    Clocks, heat and power are polled meanwhile where NVML is there, and energy is measured where the design and a case
+    ask for it (frugal.timing.instruments).
+    `run` is the session's row; finished_at, wall_s, threads, foreign_pids, process_restarts, settled_sm_hz, idle_w and
+    energy_tick_s are filled in here.
     `on_progress` gets one line a case, `monitor` is told of each step. `calibrate` is called last, on the warm device,
     and `judge` on the finished rows and samples: both give columns of the session's row (frugal.timing.ceilings,
     frugal.controls). FrugalError when the device stops working, for two cases of one case_id and for no cases at all.

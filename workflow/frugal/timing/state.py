@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from frugal.energy import Energy
 from frugal.timing.arms import Arm, Inputs, Prepared
 from frugal.timing.blocks import Block
 from frugal.timing.faults import Fault
@@ -25,6 +27,27 @@ class Timing:
     usage: Usage = field(default_factory=Usage)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One measurement of energy: its round and place in the palindrome, and what it gave."""
+
+    round: int
+    position: int
+    energy: Energy
+
+
+@dataclass
+class Trials:
+    """One arm's energy: in which regime (graph, graph_rotated or hot), its trials, or the fault that left none."""
+
+    regime: str
+    fault: Fault | None = None
+    m: int | None = None
+    work: Callable[[], object] | None = None
+    keep: object = None
+    done: list[Trial] = field(default_factory=list)
+
+
 @dataclass
 class Progress:
     """One arm: how far it came. A `fault` here is one of the arm as a whole and outranks those of its regimes."""
@@ -41,11 +64,16 @@ class Progress:
     inputs: Inputs = field(default_factory=dict)
     checksum: dict[str, int] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
+    energy: Trials | None = None
 
     def refusal(self, regime: str) -> Fault | None:
         """Why a regime is not even tried."""
         if regime not in self.arm.regimes:
             return Fault("unsupported", f"this arm offers only {', '.join(self.arm.regimes)}")
-        if self.host_sync and regime != "wall":
-            return Fault("unsupported", "host_sync: a run waits for the device in its middle")
+        if regime != "wall":
+            return self.waits()
         return None
+
+    def waits(self) -> Fault | None:
+        """Why nothing is tried that needs a full queue."""
+        return Fault("unsupported", "host_sync: a run waits for the device in its middle") if self.host_sync else None
