@@ -17,7 +17,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 CUDA_EXTRA := cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures results cusnn test test-smoke test-gpu lint docs clean
+.PHONY: help setup figures results claims cusnn test test-smoke test-gpu lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ figures: $(STAMP) ## every figure, from download to picture (results/figures)
 results: $(STAMP) ## the aggregated Parquet tables only (results/*.parquet)
 	@$(BIN)/frugal refresh
 	$(SNAKEMAKE) $(ARGS) -- results
+
+claims: $(STAMP) ## the papers' claims, judged here (results/claims.parquet)
+	@$(BIN)/frugal refresh
+	$(SNAKEMAKE) $(ARGS) -- claims
 
 cusnn: $(STAMP) ## the figures of cuSNN only
 	@$(BIN)/frugal refresh

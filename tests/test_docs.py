@@ -32,6 +32,7 @@ CI = {"make figures", "make test"}
 RUN_HERE = {
     "snakemake --cores all figures": "test_snakemake_commands",
     'make figures ARGS="--config preset=quick"': "test_make_hands_arguments_to_snakemake",
+    "snakemake --cores all claims": "test_snakemake_commands",
     "snakemake --workflow-profile gpu -- figures": "test_snakemake_commands",
     'make setup PIP_ARGS="--extra-index-url $TORCH_CPU_INDEX"': "test_make_hands_pip_its_options",
     "frugal image-to-bin photographs -o photographs.bin": "test_frugal_image_to_bin",

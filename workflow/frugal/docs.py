@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from frugal import config, records
+from frugal import claims, config, records
 from frugal.compare import COARSE_MARGIN
 from frugal.config.docs import SCHEMA_PATH, YAML_PATH
 from frugal.data import sources
@@ -92,11 +92,19 @@ def photographs_table() -> str:
     return table(("photograph", "comes with", "licence as the package states it"), rows)
 
 
+def claims_table(system: str) -> str:
+    """The claims of one system as they are defined: what is said, what is expected, how it is measured."""
+    head = ("claim", "origin", "what is said", "reproduced when", "measured by", "needs")
+    return table(head, claims.definitions(claims.load(), system))
+
+
 SECTIONS: Mapping[str, Callable[[], str]] = {
     "configuration": config.markdown_table,
     "presets": presets_table,
     "sources": sources_table,
     "photographs": photographs_table,
+    "claim keys": lambda: table(("key", "meaning"), claims.keys()),
+    **{f"claims of {system}": (lambda system=system: claims_table(system)) for system in claims.SYSTEMS},
     **{f"columns of {name}": (lambda name=name: columns_table(name)) for name in records.SCHEMAS},
 }
 

@@ -148,6 +148,12 @@ def recorded_files():
     return sorted(str(path) for folder in RECORDED for path in folder.glob("*.parquet"))
 
 
+def claims_hash():
+    """The claims and the published numbers: an edit of either judges anew."""
+    files = [REPOSITORY / "workflow" / "claims.yaml", *sorted((REPOSITORY / "workflow" / "paper").glob("*.csv"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def figure_files(names):
     return expand("<results>/figures/{name}.{format}", name=names, format=["png", "svg", "pdf"])
 
