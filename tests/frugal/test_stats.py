@@ -1,8 +1,4 @@
-"""Statistics against hand-computed values, brute force and simulation.
-
-The Monte-Carlo bounds are exact binomial quantiles at 1e-6: a right implementation fails one run in a million, and the
-seeds are fixed besides.
-"""
+"""Statistics against hand-computed values and brute force. Simulated campaigns are in tests/method."""
 
 import math
 from itertools import pairwise
@@ -11,20 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, binom
+from scipy.stats import beta
 
 from frugal import stats
 
-N = 2000
 TIMES = st.floats(min_value=1e-7, max_value=1e3)
-
-
-def simulate(rng, sessions, difference=0.0, process=0.004, block=0.003, rounds=2):
-    """Block values [session][round] of two arms: a level a session and arm (sd `process`), noise a block (sd `block`),
-    candidate slower by the factor exp(difference)."""
-    base = rng.normal(0, process, (sessions, 1)) + rng.normal(0, block, (sessions, rounds))
-    cand = difference + rng.normal(0, process, (sessions, 1)) + rng.normal(0, block, (sessions, rounds))
-    return np.exp(base), np.exp(cand)
 
 
 # --- intervals
@@ -246,74 +233,6 @@ def test_other_metrics_have_other_words_and_margins_must_be_positive():
     assert stats.verdict(a_ratio(1.1, 1.2), 0.01, 1e-4, words=words).word == "BETTER"
     with pytest.raises(ValueError, match="margin = 0"):
         stats.verdict(a_ratio(1.1, 1.2), 0, 1e-4)
-
-
-# --- simulation of whole campaigns
-
-
-def test_the_bounds_of_the_simulations_are_exact_binomial_quantiles():
-    assert (binom.ppf(1e-6, N, 0.95), binom.isf(1e-6, N, 0.95)) == (1851, 1943)
-    assert binom.isf(1e-6, N, 0.05) == 149
-
-
-@pytest.mark.parametrize("sessions", [3, 5, 8])
-def test_intervals_over_sessions_cover_and_p_is_right(sessions):
-    rng = np.random.default_rng(sessions)
-    found = [stats.paired_ratio(*simulate(rng, sessions, difference=0.02)) for _ in range(N)]
-    true = math.exp(-0.02)
-    assert 1851 <= sum(r.low <= true <= r.high for r in found) <= 1943
-    null = [stats.paired_ratio(*simulate(rng, sessions)) for _ in range(N)]
-    assert sum(r.p_raw < 0.05 for r in null) <= 149
-
-
-def test_pooling_rounds_over_sessions_would_not_cover():
-    # Guards the simulator: with the process effect in the data, an interval that ignores sessions must fail.
-    rng = np.random.default_rng(4)
-    hits = 0
-    for _ in range(N):
-        base, cand = simulate(rng, sessions=8, process=0.05, block=0.002, rounds=30)
-        pooled = stats.t_interval((np.log(base) - np.log(cand)).ravel())
-        hits += pooled.low <= 0 <= pooled.high
-    assert hits < 0.65 * N  # 24-61 % in the method's own simulations
-
-
-def test_one_session_of_an_autotuned_kernel_would_call_equal_arms_different():
-    rng = np.random.default_rng(5)
-    wrong = 0
-    for _ in range(N):
-        base, cand = simulate(rng, sessions=1, process=0.05, block=0.002, rounds=8)
-        alone = stats.t_interval((np.log(base) - np.log(cand))[0])
-        wrong += not alone.low <= 0 <= alone.high
-    assert wrong > N / 2
-    # ... which is why paired_ratio gives one session no interval at all
-    assert stats.paired_ratio(*simulate(rng, sessions=1)).low is None
-
-
-def test_the_headline_design_finds_two_percent_and_calls_equal_arms_the_same():
-    rng = np.random.default_rng(6)
-
-    def words(difference):
-        ratios = (stats.paired_ratio(*simulate(rng, 8, difference)) for _ in range(N))
-        return [stats.verdict(r, 0.01, r.p_raw).word for r in ratios]
-
-    assert stats.clopper_pearson(words(0.0).count("SAME"), N, 0.95).low >= 0.85
-    assert stats.clopper_pearson(words(math.log(1.02)).count("SLOWER"), N, 0.95).low >= 0.99
-
-
-def test_holm_keeps_a_family_of_twenty_null_cases_honest():
-    rng = np.random.default_rng(7)
-    families, cases = 300, 20
-    with_holm = without = 0
-    for _ in range(families):
-        ratios = [stats.paired_ratio(*simulate(rng, 5)) for _ in range(cases)]
-        raw = [r.p_raw for r in ratios]
-        # A margin of 1e-9 leaves SAME no room: every verdict is a claim or INCONCLUSIVE.
-        words = [stats.verdict(r, 1e-9, p).word for r, p in zip(ratios, stats.holm(raw), strict=True)]
-        with_holm += any(word in ("FASTER", "SLOWER") for word in words)
-        without += any(p < 0.05 for p in raw)
-    bound = binom.isf(1e-6, families, 0.05)
-    assert with_holm <= bound
-    assert without > bound  # 1 - 0.95^20 = 64 % of the families
 
 
 # --- small ones
