@@ -114,7 +114,7 @@ class Run:
     load_1min: float | None = optional("load average at the start")
     steal_fraction: float | None = optional("share of CPU time that the hypervisor took")
     controls_passed: bool = column("false when a control of this session was red: it then carries no verdict")
-    controls_json: str = column("the controls' outcomes")
+    controls_json: str = column("the controls' outcomes in canonical JSON: name to colour, measured, wanted, words")
     doctor_json: str = column("the doctor's findings")
 
 
@@ -125,7 +125,7 @@ class Measurement:
     run_id: str = column("the session's row in runs")
     case_id: str = column("first 16 hex digits of SHA-256 of {system, experiment, axes}; the same on every machine")
     session: Int32 = column("index of the session, from 0")
-    system: str = column("cusnn, sft, folded, dtr or syno")
+    system: str = column("cusnn, sft, folded, dtr or syno; method, or control for the controls of a session")
     experiment: str = column("name of the experiment")
     network: str | None = optional("name of the network")
     layer: str | None = optional("name of the layer")
