@@ -74,7 +74,7 @@ def test_the_loop_computes_what_one_run_computes(name: str):
 
 
 def test_a_cpu_has_no_ladder():
-    assert CPU == ("sparse", "dense_twin")
+    assert tuple(CPU) == ("sparse", "dense_twin")
     assert [arm(name).regimes for name in CPU] == [("cold", "graph", "wall")] * 2
     assert [arm(name).binary_hash for name in CPU] == [None] * 2
 

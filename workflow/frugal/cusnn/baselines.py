@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
+from frugal.cusnn.offered import BASELINES as OFFERED
+from frugal.cusnn.offered import ON_GPU
 from frugal.provenance import source_hash
 from frugal.timing import Arm, Inputs, Prepared
 from frugal.timing.flags import flags
@@ -23,12 +25,10 @@ CUDNN = {
     "cudnn_fp16_cl": (torch.float16, False, True),
 }
 ONEDNN = {"onednn_fp32": False, "onednn_fp32_cl": True}
-OFFERED = {"cuda": (*CUDNN, "gemm_fp32"), "cpu": (*ONEDNN, "gemm_fp32")}
 
 
 def arm(name: str, pad: int, *, flop: float, bytes_min: float) -> Arm:
     """The baseline `name` (one of OFFERED) of a stride-1 convolution; flop and bytes are the dense float32 layer's."""
-    on_gpu = ("cold", "graph", "graph_rotated", "wall")
     common = {"name": name, "role": "baseline", "flop": flop, "source_hash": source_hash("frugal.cusnn.baselines")}
     if name == "gemm_fp32":
         return Arm(
@@ -36,7 +36,7 @@ def arm(name: str, pad: int, *, flop: float, bytes_min: float) -> Arm:
             tf32=False,
             layout="nchw",
             context=lambda: flags(tf32=False),
-            regimes=on_gpu,
+            regimes=ON_GPU,
             bytes_min=bytes_min,
             **common,
         )
@@ -45,7 +45,7 @@ def arm(name: str, pad: int, *, flop: float, bytes_min: float) -> Arm:
         return Arm(
             prepare=_conv(torch.float32, channels_last, pad),
             layout="nhwc" if channels_last else "nchw",
-            regimes=("cold", "wall"),
+            regimes=OFFERED["cpu"][name],
             bytes_min=bytes_min,
             **common,
         )
@@ -56,7 +56,7 @@ def arm(name: str, pad: int, *, flop: float, bytes_min: float) -> Arm:
         tf32=tf32,
         layout="nhwc" if channels_last else "nchw",
         context=lambda: flags(tf32=tf32),
-        regimes=on_gpu,
+        regimes=ON_GPU,
         bytes_min=bytes_min * dtype.itemsize / 4,
         **common,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from frugal.cusnn.offered import OURS as OFFERED
 from frugal.provenance import source_hash
 from frugal.timing import Arm, Inputs, Prepared, Unsupported
 from kernels import launch
@@ -24,7 +25,6 @@ RUNGS = {
     "v2_dense": ("v2_dense", False),
     "v1_naive": ("v1_naive", False),
 }
-OFFERED = {"cuda": tuple(RUNGS), "cpu": ("sparse", "dense_twin")}
 
 
 class Kernels:
@@ -66,13 +66,13 @@ def arm(name: str, shape: ConvShape, kernels: Kernels | None, *, flop: float, by
     }
     if kernels is None:
         source = source_hash("frugal.cusnn.ours", "kernels.sparse.cpu")
-        return Arm(prepare=_prepare_cpu(name), regimes=("cold", "graph", "wall"), source_hash=source, **common)
+        return Arm(prepare=_prepare_cpu(name), regimes=OFFERED["cpu"][name], source_hash=source, **common)
     rung, skip = RUNGS[name]
     chosen = plan(shape, kernels.sm_count, skip=skip, rung=rung)
     report = kernels.reports.get(chosen.variant.name)
     return Arm(
         prepare=_prepare_cuda(shape, chosen, kernels),
-        regimes=("cold", "graph", "graph_rotated", "wall"),
+        regimes=OFFERED["cuda"][name],
         source_hash=source_hash("frugal.cusnn.ours", "kernels.launch", "kernels.sparse"),
         binary_hash=report.cubin_sha256 if report else None,
         registers=report.registers if report else None,

@@ -17,9 +17,10 @@ Probe = Callable[..., Mapping[str, Availability]]
 
 def groups(cfg: Config, listed: Mapping[str, Source]) -> dict[str, list[str]]:
     """{what it is for: alternatives, best first}; nothing for what the user brings."""
-    found = {} if cfg.data.images else {"images": choose.image_files(listed)}
+    networks = sorted({case.network for case in expand(cfg) if case.system == "cusnn"})
+    found = {"images": choose.image_files(listed)} if networks and not cfg.data.images else {}
     if cfg.cusnn.weights == "auto":
-        for network in sorted({case.network for case in expand(cfg)}):
+        for network in networks:
             found[f"weights of {network}"] = choose.weight_files(listed, network, cfg.cusnn.definition)
     return found
 
