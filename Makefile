@@ -17,7 +17,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 CUDA_EXTRA := cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures results claims cusnn test test-smoke test-gpu lint docs clean
+.PHONY: help setup figures results claims cusnn report test test-smoke test-gpu lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ claims: $(STAMP) ## the papers' claims, judged here (results/claims.parquet)
 cusnn: $(STAMP) ## the figures of cuSNN only
 	@$(BIN)/frugal refresh
 	$(SNAKEMAKE) $(ARGS) -- cusnn
+
+report: $(STAMP) ## one HTML page over the whole campaign (results/report.html)
+	@$(BIN)/frugal refresh
+	$(SNAKEMAKE) $(ARGS) -- report
 
 lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 	$(BIN)/ruff check .

@@ -1,0 +1,19 @@
+"""Write the report: one HTML page over the whole campaign."""
+
+from frugal.script import job
+
+with job(snakemake) as say:
+    from pathlib import Path
+
+    from frugal import report
+
+    results = Path(snakemake.input.runs).parent
+    inputs = report.read(
+        results,
+        sorted({Path(path).parent for path in snakemake.input.recorded}),
+        captions=snakemake.params.captions,
+        availability=snakemake.input.availability,
+        plan=results / "plan.json",
+    )
+    report.write(snakemake.output[0], report.build(inputs))
+    say(f"{snakemake.output[0]} can be opened in a browser")
