@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from frugal.errors import FrugalError
+from frugal.errors import FrugalError, out_of_memory
 from frugal.records import scrub
 from frugal.timing.arms import Unsupported
 
@@ -38,7 +38,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("unsupported", one_line(str(error)) or "unsupported")
     if isinstance(error, NotImplementedError):
         return Fault("unsupported", one_line(str(error)) or "not implemented")
-    if _out_of_memory(error):
+    if out_of_memory(error):
         asked = _MEMORY.search(str(error))
         return Fault("oom", asked.group(1) if asked else one_line(str(error)) or "out of memory")
     return Fault("failed", f"{type(error).__name__}: {one_line(str(error))}".removesuffix(": "))
@@ -48,13 +48,3 @@ def one_line(text: str) -> str:
     """The first line of a message that says something, without paths and names of people and hosts."""
     line = scrub(next((line.strip() for line in text.splitlines() if line.strip()), ""))
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    import torch  # here, because the process that supervises a session reads faults and needs no torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # torch's CPU allocator raises a plain RuntimeError, and cuDNN and cuBLAS have words of their own
-    words = ("DefaultCPUAllocator: can't allocate", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
