@@ -26,6 +26,9 @@ class Event(Protocol):
 
     def record(self) -> None: ...
 
+    def query(self) -> bool:
+        """Whether the device has come past it."""
+
     def elapsed_time(self, end: Event) -> float:
         """Milliseconds from this event to `end`, both of them done."""
 
