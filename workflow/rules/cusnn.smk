@@ -63,7 +63,7 @@ rule bench_layer:
         timing=CONFIG.timing.model_dump(include=SESSION_KEYS),
         cusnn=CONFIG.cusnn.model_dump(include={"layers", "batch_sizes", "ours", "baselines", "regimes"}),
         device_key=device_key,
-        source=source_hash("frugal.cusnn.bench_layer"),
+        source=source_hash("frugal.cusnn.bench_layer", "frugal.jobs"),
     message:
         "timing convolution layers on {wildcards.label}, session {wildcards.session}"
     script:

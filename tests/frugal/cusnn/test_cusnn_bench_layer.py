@@ -1,24 +1,21 @@
-"""Which arms a layer gets, with counts done by hand, and a whole session over a small network."""
+"""Which arms a layer gets, with counts done by hand, and the cases of a small network."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import fake_kernels
-import numba
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from small_network import info, small
 
-from frugal import provenance, records
+from frugal import provenance
 from frugal.config import Config
 from frugal.cusnn import bench_layer
 from frugal.data.image_to_bin import image_to_bin
 from frugal.errors import FrugalError
+from frugal.timing import Arm, Case, CpuDevice, Design, measure_case
 from kernels.sparse import ConvShape, variants
 
 SHAPE = ConvShape(B=2, C=3, H=5, W=7, N=4)
@@ -73,82 +70,63 @@ def test_work_and_traffic_by_hand(kernels):
         assert arm.bytes_min == (moved / 2 if arm.name == "cudnn_fp16_cl" else moved)
 
 
-# ---- a session -------------------------------------------------------------------------------------------------------
+# ---- the cases -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def _threads() -> Iterator[None]:
-    """A session pins the threads of its process, which here is the tests' own."""
-    before = torch.get_num_threads(), numba.get_num_threads()
-    yield
-    torch.set_num_threads(before[0])
-    numba.set_num_threads(before[1])
-
-
-def run_session(folder: Path, monkeypatch: pytest.MonkeyPatch, device: dict, **cusnn: object) -> Path:
-    """A session over the layers of the small network on 4 pictures; the path of its job file."""
+def cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The cases of the small network on 4 pictures, on a CPU."""
     monkeypatch.setattr(bench_layer, "load_network", lambda path: (small(), info()))
-    monkeypatch.setattr(bench_layer, "ceilings", lambda device, clock: {"flops_fp32": 1e9})
     rng = np.random.default_rng(0)
     for i in range(4):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    image_to_bin(folder, folder / "images.bin", size=32, resize=32)
-    provenance.write_device_record(device, folder / "device.json")
-    timing = dict.fromkeys(bench_layer.TIMING) | {"n_min": 3, "block_max_s": 0.002, "regimes": ["wall"]}
-    bench_layer.session(
-        preset="smoke",
-        timing=timing | {"threads": 1, "seed": 1, "flush": "write"},
-        cusnn={"regimes": None, "ours": ["sparse"], "baselines": ["gemm_fp32"], "layers": "distinct"}
-        | {"batch_sizes": [1, 3]}
-        | cusnn,
-        weights=[folder / "w.safetensors"],
-        images=[folder / "images.bin"],
-        kernels=[],
-        device=folder / "device.json",
-        session=0,
-        sessions=1,
-        threads=1,
-        config_json="{}",
-        campaign_id=None,
-        log="logs/x.log",
-        out=folder / "session-0.parquet",
-        say=lambda line: None,
-    )
-    return folder / "session-0.parquet"
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    image_to_bin(tmp_path, tmp_path / "images.bin", size=32, resize=32)
+
+    def call(**cusnn: object) -> list[tuple[Case, list[Arm]]]:
+        given = {"ours": ["sparse"], "baselines": ["gemm_fp32"], "layers": "distinct", "batch_sizes": [1, 3]}
+        found = bench_layer.cases(
+            CpuDevice(),
+            provenance.device_record("cpu"),
+            said.append,
+            cusnn=given | cusnn,
+            weights=["w.safetensors"],
+            images=[str(tmp_path / "images.bin")],
+            kernels=[],
+        )
+        return list(found)
+
+    said: list[str] = []
+    call.said = said
+    return call
 
 
-@pytest.mark.usefixtures("_threads")
-def test_a_session_measures_every_arm_of_every_layer_and_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    run, rows, samples = records.read_job(run_session(tmp_path, monkeypatch, provenance.device_record("cpu")))
-    assert (run.experiment, run.device_kind, run.threads, run.sessions_planned) == ("layers", "cpu", 1, 1)
-    assert run.flops_fp32 == 1e9  # measured in the same session
-    assert {(row.layer, row.n, row.arm) for row in rows} == {
-        (layer, batch, arm) for layer in ("steps.3", "steps.15") for batch in (1, 3) for arm in ("sparse", "gemm_fp32")
-    }
-    for row in rows:
-        assert row.status in ("ok", "unstable"), row.reason  # a busy machine may spread a block's samples
-        assert (row.verified_before, row.verified_after, row.regime, row.dataset) == (True, True, "wall", "photographs")
-        assert row.flop_dense_equiv == 2 * row.n * row.h * row.w * row.c * row.k * 9
-        kept = 1 - row.sparsity_measured if row.arm == "sparse" else 1.0
-        assert row.flop == pytest.approx(kept * row.flop_dense_equiv, rel=1e-12)  # one multiplication, one order
-        assert samples[row.key]
-    axes = {row.layer: json.loads(row.axes_json)["layers_of_shape"] for row in rows}
-    assert axes == {"steps.3": 3, "steps.15": 1}
+def test_every_layer_and_batch_is_a_case_with_its_arms(cases):
+    found = cases()
+    assert [(case.layer, case.columns["n"]) for case, _ in found] == [
+        ("steps.3", 1), ("steps.3", 3), ("steps.15", 1), ("steps.15", 3),
+    ]  # fmt: skip
+    assert {case.layer: case.axes["layers_of_shape"] for case, _ in found} == {"steps.3": 3, "steps.15": 1}
+    assert cases.said == ["resnet50 (random weights): the inputs of its layers from 4 images"]
+    for case, arms in found:
+        columns = case.columns
+        assert (case.system, case.experiment, columns["dataset"]) == ("cusnn", "layers", "photographs")
+        dense = 2 * columns["n"] * columns["h"] * columns["w"] * columns["c"] * columns["k"] * 9
+        assert columns["flop_dense_equiv"] == dense
+        assert [arm.name for arm in arms] == ["sparse", "gemm_fp32"]
+        kept = 1 - columns["sparsity_measured"]
+        assert 0 < kept < 1
+        # one multiplication, one order
+        assert [arm.flop for arm in arms] == pytest.approx([kept * dense, dense], rel=1e-12)
 
 
-@pytest.mark.usefixtures("_threads")
-def test_cusnns_own_regimes_come_before_those_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = run_session(tmp_path, monkeypatch, provenance.device_record("cpu"), regimes=["graph"], baselines=[])
-    assert {row.regime for row in records.read_job(path)[1]} == {"graph"}
+def test_every_case_is_measured_and_right(cases):
+    design = Design.of("smoke", n_min=3, block_max_s=0.002, regimes=["wall"])
+    for case, arms in cases():
+        for row in measure_case(case, arms, design, 0, CpuDevice()).rows:
+            assert row.status in ("ok", "unstable"), row.reason  # a busy machine may spread a block's samples
+            assert (row.verified_before, row.verified_after, row.regime) == (True, True, "wall")
 
 
-def test_a_session_on_another_machine_is_refused_before_anything_is_measured(tmp_path: Path, monkeypatch):
-    device = provenance.device_record("cpu") | {"device_key": "cpu-another-64c"}
-    with pytest.raises(FrugalError, match="planned for cpu-another-64c"):
-        run_session(tmp_path, monkeypatch, device)
-    assert not (tmp_path / "session-0.parquet").exists()
-
-
-def test_a_batch_that_no_images_fill_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_batch_that_no_images_fill_is_refused(cases):
     with pytest.raises(FrugalError, match=r"cusnn\.batch_sizes has 8, but there are 4 images"):
-        run_session(tmp_path, monkeypatch, provenance.device_record("cpu"), batch_sizes=[8])
+        cases(batch_sizes=[8])
