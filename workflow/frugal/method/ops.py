@@ -69,7 +69,7 @@ def copy(size_bytes: int) -> Op:
 
 
 def conv(batch: int, channels: int, side: int, filters: int, *, tf32: bool = False, autotune: bool = False) -> Op:
-    """A 3×3 convolution with padding 1."""
+    """A 3×3 convolution with padding 1. Its FLOP are not known: the library may choose a fast algorithm."""
     flags = (" TF32" if tf32 else "") + (" autotuned" if autotune else "")
     return Op(
         f"conv {channels}→{filters} at {side}² B={batch}{flags}",
@@ -77,7 +77,6 @@ def conv(batch: int, channels: int, side: int, filters: int, *, tf32: bool = Fal
         lambda given: functional.conv2d(given["x"], given["w"], padding=1),
         tf32=tf32,
         autotune=autotune,
-        flop=2.0 * batch * channels * filters * side**2 * 9,
     )
 
 
