@@ -109,20 +109,18 @@ def _name(entry: object, place: int) -> str:
 
 
 def _lines(error: ValidationError) -> list[str]:
-    """One line for each field that is wrong. Of the branches of a union (a condition) the first says enough."""
+    """One line for each field that is wrong. A condition has an error for each kind that it could be: one line too."""
     lines: dict[str, str] = {}
     for entry in error.errors(include_url=False):
-        where, said = _place(entry["loc"]), _said(entry)
-        lines.setdefault(where, f"{where}: {said}" if where else said)
+        steps = [str(step) for step in entry["loc"]]
+        condition = steps[:1] == ["measure"] and len(steps) > 3 and steps[1] in ("where", "over")
+        where = ".".join(steps[:3] if condition else steps)
+        said = _said(entry)
+        if condition and entry["type"] != "value_error":
+            said = "a condition is a value, a list of values, {ge: number, le: number} or null"
+        if where not in lines or entry["type"] == "value_error":
+            lines[where] = f"{where}: {said}" if where else said
     return list(lines.values())
-
-
-def _place(loc: Sequence[Any]) -> str:
-    steps = list(loc)
-    if "where" in steps or "over" in steps:  # the branches of a condition follow the column's name
-        stop = steps.index("where" if "where" in steps else "over") + 2
-        steps = steps[:stop]
-    return ".".join(str(step) for step in steps)
 
 
 def _said(entry: Mapping[str, Any]) -> str:

@@ -163,10 +163,10 @@ class Measure(Reduction):
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
-        _check_where(self.table, self.where)
-        _check_where(self.table, self.over or {})
         if self.table == "comparisons" and (self.column != "ratio" or self.over is not None):
             raise ValueError("table comparisons: the column must be ratio, and `over` stays out: each row is a pair")
+        _check_where(self.table, self.where)
+        _check_where(self.table, self.over or {})
         numeric = [f.name for f in SCHEMAS["measurements"] if _kind(f.type) == "number"]
         if self.table == "measurements" and self.column not in numeric:
             raise ValueError(f"column = {self.column}: it must be a numeric column of measurements, for example value")

@@ -52,12 +52,16 @@ class Machine:
 
 
 def machines(tables: Tables, recorded: str | None = None) -> list[Machine]:
-    """A campaign's devices, sorted; none for empty tables."""
+    """A campaign's devices, sorted; none for empty tables. RecordError for tables that do not belong together."""
     runs = _frame(tables.runs)
     measured = _frame(tables.measurements).merge(runs[_OF_RUN], on="run_id", how="left", validate="many_to_one")
+    if measured["device_key"].isna().any():
+        raise records.RecordError("measurements has rows of runs that the table runs lacks: aggregate both again")
     measured["launch_bound"] = measured["launch_bound"].eq(True)
     cases = measured.drop_duplicates(["device_key", "case_id"])[["device_key", "case_id", "axes_json", *OF_CASE]]
     compared = _frame(tables.comparisons).merge(cases, on=["device_key", "case_id"], how="left")
+    if compared["axes_json"].isna().any():
+        raise records.RecordError("comparisons has cases that measurements lacks: compare them again")
     found = []
     for device_key, own in runs.groupby("device_key", sort=True):
         first = own.iloc[0]
