@@ -14,7 +14,7 @@ from frugal.energy import POLL, Idle, Meter
 from frugal.records import SCHEMAS, Run, read_job
 from frugal.timing import Arm, Case, Design, Prepared, Reference, Unsupported, measure_case, run_session
 from frugal.timing.energy_round import cool_down
-from frugal.timing.instruments import Instruments, instruments, wants_energy
+from frugal.timing.instruments import Instruments, instruments
 
 DESIGN = Design.of("quick", n_min=3, block_min_s=0, block_max_s=0.1, block_warmup_s=0, load_s=0, warmup_gpu_s=0.1)
 METRICS = {"energy_gross": "J", "energy_net": "J", "power_mean": "W"}
@@ -306,14 +306,18 @@ def test_the_die_cools_down_before_a_trial_but_not_for_ever(gpu):
 # ---- a session -------------------------------------------------------------------------------------------------------
 
 
-def test_where_energy_is_measured(gpu):
-    class Cpu:
-        kind = "cpu"
+def test_where_energy_is_measured():
+    found = {(p, kind) for p in ("smoke", "quick", "headline") for kind in ("cpu", "cuda")
+             if Design.of(p).measures_energy(kind)}  # fmt: skip
+    assert found == {("quick", "cuda"), ("headline", "cuda")}
+    assert Design.of("smoke", energy=True).measures_energy("cpu")
+    assert not Design.of("quick", energy=False).measures_energy("cuda")
 
-    found = {(p, d.kind): wants_energy(Design.of(p), d) for p in ("smoke", "quick", "headline") for d in (gpu, Cpu)}
-    assert {key for key, wanted in found.items() if wanted} == {("quick", "cuda"), ("headline", "cuda")}
-    assert wants_energy(Design.of("smoke", energy=True), Cpu)
-    assert not wants_energy(Design.of("quick", energy=False), gpu)
+
+def test_what_a_case_measures_is_checked():
+    for measures in (("energy",), ("time", "noise")):
+        with pytest.raises(ValueError, match=r"case net conv1 b1: measures = .*: it must have time, and any of energy"):
+            a_case(measures)
 
 
 class NoSampler:

@@ -132,6 +132,11 @@ class Case:
     measures: tuple[str, ...] = ("time",)
     own_regimes: bool = False
 
+    def __post_init__(self) -> None:
+        if "time" not in self.measures or not set(self.measures) <= set(MEASURES):
+            allowed = f"time, and any of {', '.join(MEASURES[1:])}"
+            raise ValueError(f"case {self.label}: measures = {self.measures!r}: it must have {allowed}")
+
     @property
     def case_id(self) -> str:
         """First 16 hex digits of SHA-256 of {system, experiment, axes}; the same on every machine."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from frugal.clock import Clock, SystemClock
 from frugal.records import Measurement, Sample
-from frugal.timing import blocks, energy_round, leaks, regimes, rows
+from frugal.timing import blocks, energy_round, leaks, memory_round, regimes, rows
 from frugal.timing.arms import REGIMES, Arm, Case, Inputs, Prepared
 from frugal.timing.design import Design, derive_seed, palindromes
 from frugal.timing.devices import Device
@@ -101,13 +101,15 @@ class _Session:
         self.case, self.design, self.session, self.device, self.clock = case, design, session, device, clock
         self.monitor, self.beside = monitor, beside
         self.orders = {regime: self._seed(f"order-{regime}") for regime in REGIMES}
-        self.meters_energy = "energy" in case.measures and beside.meter is not None
+        self.measures = [name for name in case.measures if name != "energy" or beside.meter is not None]
         self.grown: dict[str, Held] = {}
 
     def run(self, progress: list[Progress]) -> None:
         steps = [self._verify, self._warm, self._time, self._recheck]
-        if self.meters_energy:
+        if "energy" in self.measures:
             steps.append(self._energy)
+        if "memory" in self.measures:
+            steps.append(self._memory)
         for step in steps:
             remaining = sorted((p for p in progress if p.fault is None), key=lambda p: p.arm.role != "baseline")
             if not remaining:
@@ -256,20 +258,23 @@ class _Session:
                 item.fault = Fault(fault.status, f"after timing, on fresh inputs: {fault.reason}")
 
     def _energy(self, progress: list[Progress]) -> None:
-        def attempt(arm: Arm, step: str, body: Callable[[], object], limit_s: float) -> Fault | None:
-            return self._attempt(arm, step, body, limit_s)[1]
-
         energy_round.measure(
             progress, self._inputs("timed"), self.design, self.device, self.clock, self.beside,
-            self._seed("order-energy"), attempt,
+            self._seed("order-energy"), self._fault_in,
         )  # fmt: skip
+
+    def _memory(self, progress: list[Progress]) -> None:
+        memory_round.measure(progress, self._inputs("timed"), self.design, self.device, self._fault_in)
 
     def rows(self, item: Progress, polls: Polls) -> Iterator[tuple[Measurement, list[Sample]]]:
         """All rows of an arm with their samples."""
         yield from rows.of(self.case, item, self.design, self.session, seeds=self.orders, polls=polls)
-        if self.meters_energy:
+        if "energy" in self.measures:
             seed = self._seed("order-energy")
             yield from energy_round.rows_of(self.case, item, self.design, self.session, seed=seed, polls=polls)
+        if "memory" in self.measures:
+            for row in memory_round.rows_of(self.case, item, self.design, self.session, self.device.kind):
+                yield row, []
 
     def _again(self, item: Progress, inputs: Inputs) -> Outputs:
         prepared = item.arm.prepare(inputs)
@@ -300,6 +305,9 @@ class _Session:
             self._check_alive(arm)
         self.monitor.idle()
         return found, fault
+
+    def _fault_in(self, arm: Arm, step: str, body: Callable[[], object], limit_s: float) -> Fault | None:
+        return self._attempt(arm, step, body, limit_s)[1]
 
     def _check_alive(self, arm: Arm) -> None:
         try:

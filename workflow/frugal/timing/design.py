@@ -82,6 +82,10 @@ class Design:
                 given[name] = tuple(given[name])  # type: ignore[call-overload]
         return dataclasses.replace(PRESETS[preset], **given)  # type: ignore[arg-type]
 
+    def measures_energy(self, kind: str) -> bool:
+        """Whether cases that ask for it get rounds of energy on a device of this kind (`cpu`, `cuda`)."""
+        return self.energy if self.energy is not None else kind != "cpu" and self.preset != "smoke"
+
     def __post_init__(self) -> None:
         if self.rounds < 2 or self.rounds % 2:
             raise DesignError(f"timing.rounds = {self.rounds}: rounds must be even: a palindrome has two")

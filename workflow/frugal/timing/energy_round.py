@@ -1,4 +1,4 @@
-"""Rounds of energy, after those of time and never together with them: one palindrome of trials, and its rows."""
+"""Rounds of energy, after those of time and never together with them: palindromes of trials, and their rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from frugal.timing.rows import DISCARDED_UNSTABLE, describe, frame
 from frugal.timing.state import Progress, Trial, Trials
 from frugal.timing.verify import poison
 
-ROUNDS = 2  # one palindrome, whatever timing.rounds is: a trial takes seconds
 COOL_C = 2.0  # above the session's first temperature
 COOL_LONGEST_S = 15.0
 LOOK_S = 0.2
@@ -58,7 +57,7 @@ def measure(
             body = partial(_prepare, item, item.energy, inputs, design, device, clock, share)
             item.energy.fault = attempt(item.arm, "preparation of energy", body, design.case_timeout_s)
     ready = {item.arm.name: item for item in progress if item.energy is not None and item.energy.fault is None}
-    order = palindromes(sorted(ready), ROUNDS, random.Random(seed)) if ready else []
+    order = palindromes(sorted(ready), design.rounds, random.Random(seed)) if ready else []
     for round_, names in enumerate(order):
         for position, name in enumerate(names):
             trials = ready[name].energy

@@ -46,11 +46,6 @@ class Instruments:
         }
 
 
-def wants_energy(design: Design, device: Device) -> bool:
-    """As `timing.energy` says; null: on a GPU, in every preset but smoke."""
-    return design.energy if design.energy is not None else device.kind != "cpu" and design.preset != "smoke"
-
-
 @contextmanager
 def instruments(
     device: Device, design: Design, cases: Iterable[Case], clock: Clock, say: Callable[[str], None]
@@ -66,7 +61,7 @@ def instruments(
     sampler = Sampler(device, design.poll_s, clock).start()
     found = Instruments(sampler)
     try:
-        if wants_energy(design, device) and any("energy" in case.measures for case in cases):
+        if design.measures_energy(device.kind) and any("energy" in case.measures for case in cases):
             found.meter = Meter(device, clock=clock)
             found.start_c = found.meter.temperature_c()
             found.idle = found.meter.idle()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from frugal.energy import Energy
+from frugal.memory import Peak
 from frugal.timing.arms import Arm, Inputs, Prepared
 from frugal.timing.blocks import Block
 from frugal.timing.faults import Fault
@@ -49,6 +50,14 @@ class Trials:
 
 
 @dataclass
+class Peaks:
+    """One arm's memory, or the fault that left none."""
+
+    fault: Fault | None = None
+    found: list[Peak] = field(default_factory=list)
+
+
+@dataclass
 class Progress:
     """One arm: how far it came. A `fault` here is one of the arm as a whole and outranks those of its regimes."""
 
@@ -65,6 +74,7 @@ class Progress:
     checksum: dict[str, int] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
     energy: Trials | None = None
+    memory: Peaks | None = None
 
     def refusal(self, regime: str) -> Fault | None:
         """Why a regime is not even tried."""
