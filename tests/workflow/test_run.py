@@ -11,7 +11,7 @@ import pytest
 from campaign_folder import REPOSITORY, SMALL, Campaign
 from frugal import figures, records, refresh
 
-TARGETS = ("figures", "results", "cusnn", "all")
+TARGETS = ("figures", "results", "claims", "cusnn", "all")
 
 
 @pytest.mark.parametrize("target", TARGETS)

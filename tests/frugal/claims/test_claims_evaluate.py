@@ -287,6 +287,8 @@ def test_an_unstable_row_has_a_value_and_no_say():
 def test_a_preset_below_the_one_that_is_needed_says_which():
     not_run(claim(needs={"preset": "headline"}), campaign(THREE), "preset quick is below headline", "preset=headline")
     assert judged(claim(needs={"preset": "smoke"}), campaign(THREE))["verdict"] == "reproduced"
+    cpu = claim(needs={"preset": "headline", "device_kind": "cpu"})
+    not_run(cpu, campaign(THREE), "below headline, which it needs on a cpu device")
 
 
 def test_a_mean_of_logarithms_of_zero_is_a_fault_of_the_query():

@@ -46,7 +46,7 @@ def command(claim: Claim) -> str:
 def _row(claim: Claim, machine: Machine | None, recorded: str | None) -> records.Claim:
     rows = select(claim.measure, machine) if machine is not None else None
     found, beside = None, []
-    said = _why_no_rows(claim, machine, recorded) if rows is None else _not_run(claim, rows, recorded)
+    said = _why_no_rows(claim, machine, recorded) if rows is None else _not_run(claim, rows, machine)
     if said is None:
         try:
             found = estimate(claim.measure, rows, claim.needs.preset is None)
@@ -102,9 +102,9 @@ def _why_no_rows(claim: Claim, machine: Machine | None, recorded: str | None) ->
     return Said("not_run", f"no row has been measured for it: {advice}")
 
 
-def _not_run(claim: Claim, rows: Rows, recorded: str | None) -> Said | None:
+def _not_run(claim: Claim, rows: Rows, machine: Machine) -> Said | None:
     """Why the rows that there are give nothing to judge; None where they do."""
-    advice, count = _advice(claim, recorded), len(rows.keys)
+    advice, count, kind = _advice(claim, machine.recorded), len(rows.keys), claim.needs.device_kind
     if claim.measure.reduce == "only" and count != 1:
         return Said("not_run", f"{count} rows are selected where one alone is meant: mend the claim's query")
     wrong = rows.faults[rows.faults["status"].eq("incorrect")]
@@ -114,7 +114,8 @@ def _not_run(claim: Claim, rows: Rows, recorded: str | None) -> Said | None:
         return Said("not_run", f"no session has a value for all {count} rows: {_faults(rows)}; {advice}")
     wanted, least = claim.needs.preset, _least(rows.presets)
     if wanted is not None and PRESETS.index(least) < PRESETS.index(wanted):
-        return Said("not_run", f"preset {least} is below {wanted}, which it needs: {advice}")
+        where = f" on a {kind} device" if kind not in (None, machine.device_kind) else ""
+        return Said("not_run", f"preset {least} is below {wanted}, which it needs{where}: {advice}")
     return None
 
 

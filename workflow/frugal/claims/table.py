@@ -88,7 +88,7 @@ def definitions(claims: Sequence[Claim], system: str) -> list[tuple[str, ...]]:
             (
                 f"`{claim.id}`",
                 claim.origin,
-                f"{claim.statement} ({locator.where}; {locator.hardware})" + (f" {locator.note}" * bool(locator.note)),
+                f"{claim.statement} ({'; '.join(filter(None, (locator.where, locator.hardware, locator.note)))})",
                 _expected(claim),
                 _query(claim.measure),
                 _needs(claim),
@@ -102,7 +102,7 @@ def _expected(claim: Claim) -> str:
     unit = "" if claim.locator.unit == "1" else f" {claim.locator.unit}"
     if claim.comparator == "trend" and test is not None:
         return f"{SIGNS[test.op]} {number(test.value)}{unit}"
-    text = f"{_COMPARATORS[claim.comparator]} {number(claim.locator.value)}{unit}"
+    text = f"{_COMPARATORS[claim.comparator]} {number(claim.locator.value, 4)}{unit}"
     text += f", −{claim.tolerance:.0%}" if claim.tolerance and claim.comparator == "at_least" else ""
     text += f", +{claim.tolerance:.0%}" if claim.tolerance and claim.comparator == "at_most" else ""
     text += f", ±{claim.tolerance:.0%}" if claim.tolerance and claim.comparator == "within" else ""
@@ -116,6 +116,8 @@ def _expected(claim: Claim) -> str:
 def _needs(claim: Claim) -> str:
     if claim.shown_only is not None:
         return f"shown, never judged: {claim.shown_only}"
+    if claim.pending is not None:
+        return f"pending: {claim.pending}"
     parts = [claim.needs.device_kind, claim.needs.hardware, claim.needs.preset]
     return ", ".join(part for part in parts if part) or "nothing: deterministic"
 

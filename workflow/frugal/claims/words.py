@@ -30,9 +30,9 @@ def said(verdict: str, origin: str) -> str:
     return word.replace("_", " ")
 
 
-def number(value: float | None) -> str:
-    """A value with the digits that are read: 5.59, 4.1e-07; an em dash for none."""
-    return "—" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+def number(value: float | None, digits: int = 3) -> str:
+    """A value with the digits that are read: 5.59, 4.1e-07, 20,480; an em dash for none."""
+    return "—" if value is None else f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def interval(measured: float | None, low: float | None, high: float | None) -> str:
