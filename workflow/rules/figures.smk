@@ -7,13 +7,14 @@ for name in FIGURES:
         input:
             runs=rules.aggregate.output.runs,
             measurements=rules.aggregate.output.measurements,
+            samples=rules.aggregate.output.samples,
             comparisons=rules.compare.output,
             recorded=recorded_files(),
         output:
             png=report(
                 f"<results>/figures/{name}.png",
                 caption=f"../report/{name}.rst",
-                category="cuSNN",
+                category=SYSTEM_NAMES[name.split("_")[0]],
                 labels={"figure": name},
             ),
             svg=f"<results>/figures/{name}.svg",
