@@ -295,6 +295,24 @@ def test_each_withheld_verdict_says_why_and_keeps_its_ratio():
     assert one(run=lambda session: {"controls_passed": session != 1}) == (None, "control_failed")
 
 
+@pytest.mark.parametrize(
+    ("times", "source", "verdict"),
+    [
+        (1.03, "counter", ("BETTER", "ci_above")),
+        (1.03, "power_poll", ("SAME", "ci_inside_margin")),
+        (1.0495, "power_poll", (None, "power_poll")),
+        (1 / 1.0495, "power_poll", (None, "power_poll")),
+        (1.2, "power_poll", ("BETTER", "ci_above")),
+    ],
+)
+def test_power_readings_carry_no_difference_below_five_per_cent(times, source, verdict):
+    ours = [[x / times for x in rounds] for rounds in SESSIONS[::-1]]
+    given = {"metric": "energy_gross", "unit": "J", "energy_source": source}
+    (row,) = two_arms(ours, SESSIONS, **given).compare()
+    assert (row["verdict"], row["reason_code"]) == verdict
+    assert row["ratio"] == pytest.approx(times, rel=2e-3)
+
+
 def test_an_incorrect_session_is_not_compared():
     campaign = two_arms(
         FASTER, SESSIONS, change=lambda s, arm: {"status": "incorrect"} if (s, arm) == (1, "sparse") else {}

@@ -19,6 +19,8 @@ from frugal.records import Comparison, RecordError, RowKey, table_of
 
 # Presets whose few sessions cannot carry a finer verdict (docs/methodology.md, "Design of an experiment").
 COARSE_MARGIN = {"smoke": 0.05, "quick": 0.05}
+# Energy that was integrated from a moving average of power is good for no finer difference.
+POWER_POLL_MARGIN = 0.05
 MEASURED = ("ok", "unstable")
 TIME_WORDS = ("FASTER", "SLOWER")
 OTHER_WORDS = ("BETTER", "WORSE")
@@ -28,10 +30,11 @@ CLOCKED_REGIMES = ("cold", "hot", "graph")
 
 @dataclass
 class _Session:
-    """One arm's row in one session: its status and its block values by round."""
+    """One arm's row in one session: its status, where its energy comes from, and its block values by round."""
 
     status: str
     launch_bound: bool
+    energy_source: str | None
     blocks: Mapping[int, Block]
 
 
@@ -72,6 +75,7 @@ class _Pair:
     withheld: str | None  # the reason code for which no verdict may be given
     margin: float
     expects_clock: bool
+    power_polled: bool
 
     @property
     def family(self) -> str:
@@ -94,8 +98,9 @@ def compare(
     `margin_end_to_end` for others, and never finer than 5 % in presets smoke and quick. With one session the bounds
     are the least and greatest ratio of its rounds (`range_of_rounds`), `conditional` is true and the verdict null.
     No verdict either (and this reason code): an arm was `incorrect` in a session, a session's controls were red
-    (`control_failed`), a row is `unstable` or `launch_bound`. Holm's correction is taken over a family, the comparisons
-    of one experiment with one baseline in one regime, for each device and system apart.
+    (`control_failed`), a row is `unstable` or `launch_bound`, or energies that were integrated from power readings
+    differ by less than 5 % (`power_poll`). Holm's correction is taken over a family, the comparisons of one experiment
+    with one baseline in one regime, for each device and system apart.
     RecordError when a row's session is missing in `runs`.
     """
     sessions = {row["run_id"]: row for row in runs.to_pylist()}
@@ -117,7 +122,7 @@ def _groups(
     measurements: pa.Table, blocks: Mapping[tuple[str, RowKey], Mapping[int, Block]], sessions: Mapping[str, dict]
 ) -> list[_Group]:
     names = ["run_id", *RowKey._fields, "system", "experiment", "layer", "role", "status", "value", "higher_is_better",
-             "launch_bound"]  # fmt: skip
+             "launch_bound", "energy_source"]  # fmt: skip
     groups: dict[tuple, _Group] = {}
     for row in measurements.select(names).to_pylist():
         run = sessions.get(row["run_id"])
@@ -135,7 +140,7 @@ def _groups(
             of_row = {} if row["value"] is None else {0: Block(row["value"], None)}
         # Ratios are taken of logarithms: what is not greater than 0 (no zeros at all, say) has none.
         usable = {} if row["status"] not in MEASURED else {r: b for r, b in of_row.items() if b.value > 0}
-        arm.sessions[row["run_id"]] = _Session(row["status"], bool(row["launch_bound"]), usable)
+        arm.sessions[row["run_id"]] = _Session(row["status"], bool(row["launch_bound"]), row["energy_source"], usable)
     return list(groups.values())
 
 
@@ -153,6 +158,8 @@ def _pairs(group: _Group, runs: Mapping[str, dict], margins: tuple[float, float]
             kinds = {runs[run_id]["device_kind"] for run_id, _ in paired}
             clocked = group.metric == "time" and group.regime in CLOCKED_REGIMES
             cycles, shift = _in_cycles(paired) if clocked else (None, None)
+            rows = (arm.sessions[run_id] for arm in (candidate, baseline) for run_id, _ in paired)
+            polled = any(row.energy_source == "power_poll" for row in rows)
             yield _Pair(
                 group,
                 candidate,
@@ -166,8 +173,9 @@ def _pairs(group: _Group, runs: Mapping[str, dict], margins: tuple[float, float]
                 cycles,
                 shift,
                 _withheld(candidate, baseline, [runs[run_id] for run_id, _ in paired]),
-                max([margin, *(COARSE_MARGIN.get(preset, 0.0) for preset in presets)]),
+                max([margin, *(COARSE_MARGIN.get(preset, 0.0) for preset in presets), POWER_POLL_MARGIN * polled]),
                 clocked and kinds == {"cuda"},
+                polled,
             )
 
 
@@ -274,6 +282,8 @@ def _verdict(
     cycles = stats.Cycles(pair.cycles, p_cycles, pair.shift) if pair.cycles and pair.shift is not None else None
     words = TIME_WORDS if pair.group.metric == "time" else OTHER_WORDS
     said = stats.verdict(pair.ratio, pair.margin, p_holm, cycles, conditional, clock_shift_min, words)
+    if said.word in words and pair.power_polled and abs(math.log(pair.ratio.ratio)) < math.log1p(POWER_POLL_MARGIN):
+        return stats.Verdict(None, "power_poll")
     if said.word in words and pair.expects_clock and cycles is None:
         return stats.Verdict(said.word, "no_clock")
     return said
