@@ -206,7 +206,7 @@ class Measurement:
     roofline_s: float | None = optional("max(bytes_min / bandwidth, flop / peak) with this machine's measured ceilings")
     roofline_fraction: float | None = optional("roofline_s over the median")
     roof: str | None = optional("memory or compute")
-    energy_source: str | None = optional("counter or power_poll")
+    energy_source: str | None = optional("counter (the GPU's), rapl (a CPU's) or power_poll")
     energy_window_s: float | None = optional("span that energy was measured over")
     energy_ticks: Int32 | None = optional("ticks of the energy counter in that span")
     base_bytes: Int64 | None = optional("parameters and inputs that existed before")
