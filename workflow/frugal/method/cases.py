@@ -27,16 +27,17 @@ def cases(
     """
     if experiment not in EXPERIMENTS:
         raise FrugalError(f"method has no experiment {experiment!r}: use one of {', '.join(EXPERIMENTS)}")
-    regimes = ("cold", "graph", "wall") if machine.kind == "cuda" else ("wall",)
+    on_gpu = machine.kind == "cuda"
     if experiment == "equal":
         for op in equal_ops(machine.kind):
-            yield _case(op, experiment, machine), _twins(op, regimes[:2])
+            yield _case(op, experiment, machine), _twins(op, ("cold", "graph") if on_gpu else ("wall",))
     elif experiment == "noise":
         for op in noise_ops(machine.kind):
-            yield _case(op, experiment, machine), [_arm(op, ALONE, "baseline", ("cold", "hot", "graph", "wall"))]
+            regimes = ("cold", "hot", "graph", "wall") if on_gpu else ("cold", "hot", "wall")
+            yield _case(op, experiment, machine), [_arm(op, ALONE, "baseline", regimes)]
     else:
         op = matmul(2048)
-        yield _case(op, experiment, machine, ("time", "energy")), _twins(op, ("graph", "wall"))
+        yield _case(op, experiment, machine, ("time", "energy")), _twins(op, ("graph",) if on_gpu else ("wall",))
 
 
 def noise_ops(kind: str) -> list[Op]:
