@@ -44,8 +44,9 @@ def opened(page: Path, *, width: int = 1440, dark: bool = False, scripts: bool =
                 "Emulation.setDeviceMetricsOverride",
                 {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500},
             )
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+            wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+            features = [{"name": name, "value": value} for name, value in wishes.items()]
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
             driver.get("about:blank")  # the browser's own first page asks for much
             driver.get_log("performance")
             driver.get(page.resolve().as_uri())

@@ -23,6 +23,19 @@ FENCE = 6.0  # half-height of a strip in interquartile ranges; what lies beyond 
 
 
 @dataclass(frozen=True)
+class Polled:
+    """A quantity that is polled beside samples; its digits are those that its steps need (clocks: 15 MHz)."""
+
+    column: str
+    name: str
+    unit: str
+    digits: int
+
+
+_POLLED = (Polled("sm_hz", "SM clock", "Hz", 4), Polled("temp_c", "die", "°C", 3))
+
+
+@dataclass(frozen=True)
 class Band:
     """One drawing of a strip with the words at its scale's top and bottom."""
 
@@ -100,24 +113,24 @@ def _strip(frame: pd.DataFrame, where: tuple[str, RowKey], spread: float, names:
         Band("time", words.quantity(high, "s"), words.quantity(low, "s"),
              svg.drawing([*marks, level, *time], sound, "strip"))
     ]  # fmt: skip
-    for column, name, unit in (("sm_hz", "SM clock", "Hz"), ("temp_c", "die", "°C")):
-        if mine[column].notna().any():
-            bands.append(_band(name, unit, x, mine[column].to_numpy(float), marks))
+    for polled in _POLLED:
+        if mine[polled.column].notna().any():
+            bands.append(_band(polled, x, mine[polled.column].to_numpy(float), marks))
     return Strip(
         names.get(key.case_id, key.case_id), key.arm, f"{words.regime(key.regime, key.l2)}, {machine}",
         words.percent(math.exp(spread) - 1), beyond if outside else "", tuple(bands), tuple(map(str, sessions)),
     )  # fmt: skip
 
 
-def _band(name: str, unit: str, x: np.ndarray, values: np.ndarray, marks: Sequence[Markup]) -> Band:
+def _band(polled: Polled, x: np.ndarray, values: np.ndarray, marks: Sequence[Markup]) -> Band:
     """A polled quantity as dots, on a scale from its least to its greatest value."""
     there = np.isfinite(values)
     low, high = float(values[there].min()), float(values[there].max())
     room = max(high - low, 1e-3 * abs(high), 1e-9) * 0.15
-    sound = f"{name}: {words.quantity(low, unit)} to {words.quantity(high, unit)}"
+    bottom, top = (words.quantity(value, polled.unit, polled.digits) for value in (low, high))
     drawn = _dots(x[there], values[there], low - room, high + room, np.zeros(int(there.sum()), dtype=bool))
-    return Band(name, words.quantity(high, unit), words.quantity(low, unit),
-                svg.drawing([*marks, *drawn], sound, "strip thin"))  # fmt: skip
+    drawing = svg.drawing([*marks, *drawn], f"{polled.name}: {bottom} to {top}", "strip thin")
+    return Band(polled.name, top, bottom, drawing)
 
 
 def _positions(mine: pd.DataFrame, sessions: Sequence[int]) -> np.ndarray:

@@ -74,14 +74,14 @@ def plain(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - size)}f}".replace("-", "−")
 
 
-def quantity(value: Any, unit: str = "1") -> str:
+def quantity(value: Any, unit: str = "1", digits: int = 3) -> str:
     """A number with its unit: 12.3 µs, 4.25 TB/s, 1.26; `–` where it is null."""
     if missing(value):
         return NONE
     if unit not in _SCALED or value == 0:
-        return plain(value) if unit in ("", "1") else f"{plain(value)} {unit}"
+        return plain(value, digits) if unit == "1" else f"{plain(value, digits)} {unit}"
     size, prefix = next(((s, p) for s, p in _PREFIXES if abs(value) >= s * 0.9995), _PREFIXES[-1])
-    return f"{plain(value / size)} {prefix}{unit}"
+    return f"{plain(value / size, digits)} {prefix}{unit}"
 
 
 def times(value: Any) -> str:
