@@ -17,7 +17,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 CUDA_EXTRA := cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures results claims cusnn report test test-smoke test-gpu lint docs clean
+.PHONY: help setup figures results claims cusnn report plan doctor test test-smoke test-gpu bench-method lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,12 @@ report: $(STAMP) ## one HTML page over the whole campaign (results/report.html)
 	@$(BIN)/frugal refresh
 	$(SNAKEMAKE) $(ARGS) -- report
 
+plan: $(STAMP) ## jobs, minutes, disk and memory, before anything runs
+	@$(SNAKEMAKE) --quiet all $(ARGS) -- plan
+
+doctor: $(STAMP) ## what a campaign needs of this machine, and what to type to mend it
+	@$(SNAKEMAKE) --quiet all $(ARGS) -- doctor
+
 lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,6 +71,10 @@ test-smoke: $(STAMP) ## the whole default campaign from an empty folder
 
 test-gpu: $(STAMP) ## the tests that need an NVIDIA GPU
 	$(BIN)/pytest -m gpu $(ARGS)
+
+bench-method: $(STAMP) ## what the method itself costs: host time a sample, CPU share, a million samples
+	$(BIN)/python -m tests.method.overhead $(ARGS)
+	$(BIN)/python tests/method/records_cost.py
 
 docs: $(STAMP) ## write what is generated: config.yaml, its schema, the tables in docs/
 	$(BIN)/python -m frugal.docs --write

@@ -13,7 +13,7 @@ from PIL import Image
 from frugal import __version__, cli, provenance
 from frugal.data.image_to_bin import read_bin
 
-COMMANDS = {"image-to-bin", "refresh"}
+COMMANDS = {"doctor", "image-to-bin", "plan", "refresh"}
 
 
 @pytest.fixture
@@ -144,3 +144,79 @@ def test_refresh_reads_the_configuration_that_is_named(photographs: Path, capsys
     assert cli.main(["refresh"]) == 0
     assert cli.main(["refresh", "--configfile", "mine.yaml"]) == 1
     assert capsys.readouterr().err.startswith("frugal: mine.yaml: this is not YAML: ")
+
+
+# ---- plan and doctor -------------------------------------------------------------------------------------------------
+
+OWN = "devices: {local: {kind: cpu}}\nrecorded: []\ncusnn: {weights: synthetic}\ndata: {images: photographs}\n"
+
+
+@pytest.fixture
+def configured(photographs: Path) -> Path:
+    """A working folder whose campaign asks for nothing from any network."""
+    (photographs / "config.yaml").write_text(OWN)
+    return photographs
+
+
+def test_the_plan_is_a_table_or_json_and_writes_nothing(configured: Path, capsys: pytest.CaptureFixture[str]):
+    before = sorted(configured.rglob("*"))
+    assert cli.main(["plan"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("preset smoke: sessions 1, rounds 2, on local (cpu-")
+    assert err == ""
+    assert cli.main(["plan", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert [system["system"] for system in planned["systems"]] == ["cusnn"]
+    assert sorted(configured.rglob("*")) == before
+
+
+def test_the_plan_is_of_the_configuration_that_is_named(configured: Path, capsys: pytest.CaptureFixture[str]):
+    (configured / "mine.yaml").write_text(OWN + "preset: quick\n")
+    assert cli.main(["plan", "--configfile", "mine.yaml", "--results", "elsewhere"]) == 0
+    assert capsys.readouterr().out.startswith("preset quick: sessions 3,")
+
+
+def test_without_a_configuration_the_defaults_are_planned(photographs: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["plan"]) == 0
+    assert capsys.readouterr().out.startswith("preset smoke: ")
+
+
+@pytest.mark.parametrize("command", ["plan", "doctor"])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "frugal: mine.yaml: there is no such file"),
+        ("preset: [quick", "frugal: mine.yaml: this is not YAML: "),
+        ("preset: quikc", "frugal: config: preset = quikc: "),
+    ],
+    ids=["missing", "no YAML", "a wrong value"],
+)
+def test_a_configuration_that_cannot_be_used_is_one_sentence(
+    photographs: Path, capsys: pytest.CaptureFixture[str], command: str, text: str | None, says: str
+):
+    if text is not None:
+        (photographs / "mine.yaml").write_text(text)
+    assert cli.main([command, "--configfile", "mine.yaml"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(says)
+    assert err.count("\n") == 1
+
+
+def test_the_doctor_says_how_everything_stands(configured: Path, capsys: pytest.CaptureFixture[str]):
+    status = cli.main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines[:-1]} <= {"PASS", "WARN", "FAIL", "wanted:", "mend:"}
+    assert status == any(line.startswith("FAIL") for line in lines)
+    assert cli.main(["doctor", "--json"]) == status
+    checks = json.loads(capsys.readouterr().out)
+    assert {"python", "free disk", "timer", "preset", "GPU"} <= {check["name"] for check in checks}
+    assert all((check["mend"] is None) == (check["level"] == "PASS") for check in checks)
+
+
+def test_the_doctors_status_is_1_where_something_fails(configured: Path, capsys: pytest.CaptureFixture[str]):
+    (configured / "config.yaml").write_text(OWN + "preset: headline\n")
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL  preset" in out
+    assert "mend: snakemake --cores all --config preset=quick -- figures" in out

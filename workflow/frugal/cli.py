@@ -63,6 +63,30 @@ def _parser() -> argparse.ArgumentParser:
     refresh.add_argument("--configfile", type=Path, default=Path("config.yaml"), help="default: %(default)s")
     refresh.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     refresh.set_defaults(call=_refresh)
+
+    plan = commands.add_parser(
+        "plan",
+        help="say what a campaign will take, before anything runs",
+        description="Jobs, minutes, disk, memory and the expected width of intervals, learned from the last campaign "
+        "here or from a recorded one. No GPU is touched and nothing is written.",
+    )
+    plan.add_argument("--configfile", type=Path, default=None, metavar="FILE", help="default: config.yaml")
+    plan.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.set_defaults(call=_plan)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="look at what a campaign needs of this machine",
+        description="One line for each thing that a campaign needs, and what to type to mend it. The exit status is 1 "
+        "where something fails.",
+    )
+    doctor.add_argument("--configfile", type=Path, default=None, metavar="FILE", help="default: config.yaml")
+    doctor.add_argument(
+        "--calibrate", action="store_true", help="measure for about a minute what the method costs here"
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(call=_doctor)
     return parser
 
 
@@ -89,3 +113,20 @@ def _refresh(arguments: argparse.Namespace) -> int:
     for line in refresh.stale(arguments.configfile, arguments.results, Path("data")):
         print(line)
     return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from frugal import config, plan
+
+    planned = plan.plan(config.read(arguments.configfile), results=arguments.results)
+    print(plan.json_text(planned).rstrip() if arguments.json else plan.text(planned))
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from frugal import config, doctor, plan
+
+    cfg = config.read(arguments.configfile)
+    checks = doctor.doctor(cfg, need=plan.need(plan.plan(cfg)))
+    print(doctor.json_text(checks) if arguments.json else doctor.text(checks))
+    return doctor.exit_status(checks)

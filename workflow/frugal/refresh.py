@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 
 import psutil
-import yaml
 
 from frugal import config, provenance
 from frugal.data import sources
@@ -24,11 +23,7 @@ def stale(configfile: Path, results: Path, data: Path, folder: Path = Path()) ->
 
     Nothing is touched that is still true. Raises FrugalError while another run works in `folder`.
     """
-    try:
-        given = yaml.safe_load(configfile.read_text()) if configfile.exists() else {}
-    except yaml.YAMLError as problem:
-        raise FrugalError(f"{configfile}: this is not YAML: {' '.join(str(problem).split())}") from None
-    cfg = config.load(given or {})
+    cfg = config.read(configfile) if configfile.exists() else config.load({})
     return _lock(folder) + _devices(cfg, results) + _sources(cfg, data / "availability.json")
 
 

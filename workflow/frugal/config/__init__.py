@@ -1,12 +1,16 @@
-"""The campaign's configuration: `load` checks it, `expand` says what it asks for.
+"""The campaign's configuration: `load` checks it (`read` a file), `expand` says what it asks for.
 
 The models hold every key with its default and docstring; the schema, `config.yaml`, the documentation's table and the
 errors are made from them. Importing this package loads neither torch nor numba, pandas or matplotlib.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import yaml
 from pydantic import ValidationError
+
+from frugal.errors import FrugalError
 
 from .check import combinations
 from .docs import json_schema, markdown_table, write, yaml_text
@@ -23,6 +27,7 @@ __all__ = [
     "json_schema",
     "load",
     "markdown_table",
+    "read",
     "record_json",
     "sessions",
     "write",
@@ -46,3 +51,21 @@ def load(mapping: Mapping) -> Config:
     if lines := combinations(cfg):
         raise ConfigError("\n".join(lines))
     return cfg
+
+
+def read(path: Path | None = None) -> Config:
+    """Read and check a YAML file; None: `config.yaml` in the working folder, or every default where there is none.
+
+    Raises FrugalError, one sentence, for a file that is not there or is no YAML, and ConfigError as `load` does.
+    """
+    if path is None:
+        path = Path("config.yaml")
+        if not path.exists():
+            return load({})
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FrugalError(f"{path}: there is no such file: give the path of a configuration") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise FrugalError(f"{path}: this is not YAML: {' '.join(str(problem).split())}") from None
+    return load(given or {})

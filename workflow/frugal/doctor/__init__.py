@@ -27,10 +27,10 @@ from frugal.provenance.software import installed
 from frugal.records import canonical_json
 
 from . import gpu, software, system
-from .check import FAIL, PASS, WARN, Check, exit_status, text
+from .check import FAIL, PASS, WARN, Check, exit_status, json_text, text
 from .reach import Probe, data_sources, reach
 
-__all__ = ["FAIL", "PASS", "WARN", "Check", "Need", "admit", "doctor", "exit_status", "quick", "text"]
+__all__ = ["FAIL", "PASS", "WARN", "Check", "Need", "admit", "doctor", "exit_status", "json_text", "quick", "text"]
 
 QUICK_STEAL_S = 0.2
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Level = Literal["PASS", "WARN", "FAIL"]
@@ -40,6 +41,11 @@ def text(checks: Sequence[Check]) -> str:
             lines.append(f"      {'':<{width}}  mend: {check.mend}")
     counts = {level: sum(check.level == level for check in checks) for level in (PASS, WARN, FAIL)}
     return "\n".join([*lines, ", ".join(f"{count} {level}" for level, count in counts.items())])
+
+
+def json_text(checks: Sequence[Check]) -> str:
+    """The findings as a JSON list of objects with the fields of Check."""
+    return json.dumps([asdict(check) for check in checks], indent=1)
 
 
 def exit_status(checks: Sequence[Check]) -> int:

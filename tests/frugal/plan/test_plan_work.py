@@ -1,0 +1,103 @@
+"""What a plan counts against what the systems really make."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from frugal import config, controls, figures
+from frugal.plan import beside, work
+
+
+def planned(given: dict, kind: str):
+    return work.works(config.load(given), kind)
+
+
+def shape(cases) -> list[list[tuple[str, ...]]]:
+    """The regimes of each arm of each case, whatever the order."""
+    return sorted(sorted(case) for case in cases)
+
+
+def test_the_default_layers_on_a_cpu():
+    (made,) = planned({}, "cpu")
+    assert list(made.experiments) == ["layers"]
+    assert len(made.experiments["layers"]) == 8  # four shapes of each network
+    assert made.side_jobs == 2  # the zeros of each network
+    loops, torchs = ("cold", "graph", "wall"), ("cold", "wall")
+    assert {case.arms for case in made.experiments["layers"]} == {(loops, loops, torchs, torchs)}
+
+
+def test_the_recorded_campaigns_layers_on_a_gpu():
+    given = {
+        "cusnn": {
+            "definition": "keras_v1", "layers": "all", "regimes": ["graph"], "ours": ["sparse", "dense_twin"],
+            "baselines": ["cudnn_fp32", "onednn_fp32"], "batch_sizes": [1, 8],
+        }
+    }  # fmt: skip
+    (made,) = planned(given, "cuda")
+    cases = made.experiments["layers"]
+    assert len(cases) == 2 * 98  # 82 and 16 layers, as results/recorded has them
+    assert {case.arms for case in cases} == {(("graph",),) * 3}  # oneDNN is no arm of a GPU
+    one, eight = cases[0], cases[1]
+    assert eight.flop == 8 * one.flop
+    assert one.flop == 2 * 32 * 128 * 9 * 56**2
+    assert one.bytes == 4 * ((128 + 32) * 56**2 + 32 * 128 * 9)
+
+
+@pytest.mark.parametrize(
+    ("regimes", "arms"),
+    [
+        (["hot", "graph_rotated"], (("hot",), ("hot",))),
+        (["graph"], (("graph",), ())),
+        (None, (("cold", "graph", "wall"), ("cold", "wall"))),
+    ],
+)
+def test_regimes_that_a_cpu_does_not_have_take_no_time(regimes, arms):
+    given = {"cusnn": {"ours": ["sparse"], "baselines": ["onednn_fp32"]}, "timing": {"regimes": regimes}}
+    (made,) = planned(given, "cpu")
+    assert made.experiments["layers"][0].arms == arms
+
+
+def test_what_stays_on_the_device_is_every_layers_input_and_weights():
+    given = {"cusnn": {"networks": ["resnet50"], "weights": "synthetic"}, "data": {"n_images": 2}}
+    (made,) = planned(given, "cuda")
+    shapes = [(64, 56), (128, 28), (256, 14), (512, 7)]
+    assert made.resident_bytes == sum(4 * (2 * c * side**2 + 9 * c * c) for c, side in shapes)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_method_is_counted_as_its_cases_are(kind: str):
+    from frugal.method import cases
+
+    (made,) = planned({"systems": ["method"], "cusnn": {"weights": "synthetic"}}, kind)
+    # graph of a CPU is attempted and unsupported, which takes no time
+    kept = ("cold", "hot", "wall") if kind == "cpu" else ("cold", "hot", "graph", "wall")
+    for experiment, found in made.experiments.items():
+        real = list(cases.cases(SimpleNamespace(kind=kind), {}, print, experiment=experiment))
+        expected = [[tuple(r for r in arm.regimes if r in kept) for arm in arms] for _, arms in real]
+        assert shape(case.arms for case in found) == shape(expected)
+        assert sum(case.energy for case in found) == sum(len(arms) for case, arms in real if "energy" in case.measures)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("preset", ["smoke", "headline"])
+def test_the_controls_are_counted_as_they_are(kind: str, preset: str):
+    real = controls.cases(SimpleNamespace(kind=kind), preset, "cusnn/layers")
+    # wrong arms never get as far as timing
+    expected = [[() if arm.role == "control" else arm.regimes for arm in arms] for _, arms in real]
+    assert shape(case.arms for case in work.controls(preset, kind)) == shape(expected)
+
+
+def test_the_figures_are_counted_as_they_are():
+    counted = {system: sum(name.startswith(f"{system}_") for name in figures.NAMES) for system in beside.FIGURES}
+    assert counted == beside.FIGURES
+    assert sum(counted.values()) == len(figures.NAMES)
+
+
+def test_the_design_is_the_configurations():
+    design = work.design_of(
+        config.load({"preset": "quick", "timing": {"sessions": 5, "rounds": 4, "block_min_s": 0.05}})
+    )
+    assert (design.preset, design.sessions, design.rounds, design.block_min_s) == ("quick", 5, 4, 0.05)
+    assert design.block_max_s == 1.0
