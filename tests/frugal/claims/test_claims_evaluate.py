@@ -297,6 +297,18 @@ def test_a_mean_of_logarithms_of_zero_is_a_fault_of_the_query():
     not_run(claim(measure=measure), tables([run(0), run(1)], rows), "geomean of 0", "mend the claim's query")
 
 
+def test_rows_that_are_compared_with_several_others_are_a_fault_of_the_query():
+    not_run(over(over={"arm": ["dense", "sparse"]}), campaign(THREE), "`over` selects more than one row", "mend")
+
+
+def test_a_rank_correlation_with_one_size_is_a_fault_of_the_query():
+    made = claim(
+        comparator="trend", locator={"value": None},
+        measure={"reduce": "spearman", "against": "h", "test": {"op": "lt", "value": 0}},
+    )  # fmt: skip
+    not_run(made, campaign(THREE, h=14), "two different values of h", "mend")
+
+
 def not_comparable(made, here, *words):
     found = judged(made, here)
     assert found["verdict"] == "not_comparable"

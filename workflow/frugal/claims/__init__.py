@@ -4,15 +4,13 @@
 """
 
 from frugal.claims.evaluate import command, evaluate
-from frugal.claims.load import CLAIMS_PATH, PAPER_FOLDER, ClaimError, load, paper_value
+from frugal.claims.load import ClaimError, load
 from frugal.claims.models import Claim
 from frugal.claims.query import Tables
 from frugal.claims.table import definitions, keys, verdict_table
 from frugal.claims.words import SYSTEMS, VERDICTS, interval, number, said
 
 __all__ = [
-    "CLAIMS_PATH",
-    "PAPER_FOLDER",
     "SYSTEMS",
     "VERDICTS",
     "Claim",
@@ -25,7 +23,6 @@ __all__ = [
     "keys",
     "load",
     "number",
-    "paper_value",
     "said",
     "verdict_table",
 ]

@@ -44,20 +44,18 @@ def command(claim: Claim) -> str:
 
 
 def _row(claim: Claim, machine: Machine | None, recorded: str | None) -> records.Claim:
-    rows = select(claim.measure, machine) if machine is not None else None
-    found, beside = None, []
-    said = _why_no_rows(claim, machine, recorded) if rows is None else _not_run(claim, rows, machine)
-    if said is None:
-        try:
-            found = estimate(claim.measure, rows, claim.needs.preset is None)
-            beside = [
-                _beside(part.name, estimate(part, rows, claim.needs.preset is None)) for part in claim.measure.beside
-            ]
-        except ValueError as problem:
-            said = Said("not_run", f"{problem}: mend the claim's query")
-        else:
+    rows, found, beside = None, None, []
+    try:
+        rows = select(claim.measure, machine) if machine is not None else None
+        said = _why_no_rows(claim, machine, recorded) if rows is None else _not_run(claim, rows, machine)
+        if said is None:
+            parts = (claim.measure, *claim.measure.beside)
+            found, *others = [estimate(part, rows, claim.needs.preset is None) for part in parts]
+            beside = [_beside(part.name, other) for part, other in zip(claim.measure.beside, others, strict=True)]
             said = _not_comparable(claim, rows, machine) or judge(claim, found)
             said = Said(said.verdict, said.reason + _left_out(rows))
+    except ValueError as problem:
+        said = Said("not_run", f"{problem}: mend the claim's query")
     limits = bounds(claim)
     return records.Claim(
         claim_id=claim.id,

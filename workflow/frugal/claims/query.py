@@ -80,7 +80,10 @@ def machines(tables: Tables, recorded: str | None = None) -> list[Machine]:
 
 
 def select(measure: Measure, machine: Machine) -> Rows | None:
-    """The rows of a measure on one machine, as one line a row and one column a session; None where there are none."""
+    """The rows of a measure on one machine, as one line a row and one column a session; None where there are none.
+
+    ValueError for an `over` that does not give each row one other.
+    """
     pairs = measure.table == "comparisons"
     rows = _filtered(machine.comparisons if pairs else machine.measurements, measure.where)
     if rows.empty:
@@ -114,7 +117,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     frame = table.to_pandas()
     frame = frame.astype(dict.fromkeys(frame.select_dtypes("category"), object))
     texts = [f.name for f in table.schema if pa.types.is_string(f.type)]
-    # A merge on regime and l2 needs one word for none; `matches` knows it.
+    # A merge on regime and l2 needs one word for none; `_matches` knows it.
     return frame.assign(**{name: frame[name].where(frame[name].notna(), "") for name in texts})
 
 
@@ -157,6 +160,8 @@ def _pairs(rows: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 def _over(rows: pd.DataFrame, measure: Measure, measured: pd.DataFrame) -> pd.DataFrame:
     other = _filtered(measured, {**measure.where, **(measure.over or {})})
     base = other[[*_CASE, "run_id", "value", "status", "reason", "launch_bound"]]
+    if base.duplicated([*_CASE, "run_id"]).any():
+        raise ValueError("`over` selects more than one row of a case and session")
     both = rows.merge(base, on=[*_CASE, "run_id"], how="left", suffixes=("", "_base"))
     return _ratios(rows, both, measure.difference)
 

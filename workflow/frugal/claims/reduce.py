@@ -23,8 +23,8 @@ _MOST_SESSIONS = 1000
 class Rows:
     """Selected rows: one line a row, one column a session; `keys` has the columns that reductions read besides.
 
-    `value`, and for pairs `base` and `own`, are NaN where a line has no value in a session. `faults` counts the
-    statuses other than ok, `presets`, `red_controls` and `launch_bound` are what was seen among all of the lines.
+    `value`, and for pairs `base` and `own`, are NaN where a line has no value in a session. `faults` has the
+    rows whose status is not ok; `presets`, `red_controls` and `launch_bound` are what was seen among all of the lines.
     """
 
     keys: pd.DataFrame
@@ -55,7 +55,7 @@ class Rows:
             value,
             by_session("base"),
             by_session("own"),
-            measured[measured["status"].ne("ok")][["session", "status", "reason", "log"]],
+            measured[measured["status"].ne("ok")][["status", "reason"]],
             tuple(sorted(measured["preset"].unique())),
             tuple(int(session) for session in sorted(red["session"].unique())),
             bool(measured["launch_bound"].eq(True).any()),
