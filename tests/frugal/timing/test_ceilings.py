@@ -35,6 +35,17 @@ def test_rates_are_work_over_the_time_of_one_run(small, monkeypatch, runs):
     assert found["flops_fp32"] == pytest.approx(2 * 16**3 / one_run, rel=1e-12)
 
 
+def test_a_ceiling_is_what_the_undisturbed_machine_reaches(small, monkeypatch):
+    class Disturbed(TickingClock):
+        def ns(self) -> int:
+            self.looks += 1
+            return round((self.looks * self.step + (self.looks > 8) * self.looks**2) * 1e9)
+
+    monkeypatch.setitem(ceilings.RUNS, "cpu", 1)
+    found = ceilings.ceilings(CpuDevice(), Disturbed(step=0.5))  # the copy's later samples last ever longer
+    assert found["copy_bytes_per_s"] == pytest.approx(2 * 4 * 1000 / 0.5, rel=1e-12)
+
+
 def test_a_cpu_has_no_rates_of_a_gpu(small):
     found = ceilings.ceilings(CpuDevice(), TickingClock(step=0.5))
     assert {name for name, rate in found.items() if rate is None} == {

@@ -87,7 +87,7 @@ def _matmul(device: Device, clock: Clock, dtype: torch.dtype, tf32: bool = False
 
 
 def _seconds(run: Callable[[], object], device: Device, clock: Clock) -> float:
-    """Seconds of one run: the median over samples of RUNS in a row."""
+    """Seconds of one run: the least over samples of RUNS in a row, since whatever else runs here only slows it down."""
     run()
     device.synchronize()
     taken = []
@@ -98,4 +98,4 @@ def _seconds(run: Callable[[], object], device: Device, clock: Clock) -> float:
             run()
         device.synchronize()
         taken.append((clock.ns() - began) * 1e-9 / count)
-    return median(taken)
+    return min(taken)
