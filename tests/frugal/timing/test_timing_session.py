@@ -22,7 +22,7 @@ from frugal.timing import Case, CpuDevice, Design, Prepared, Reference, measure_
 from frugal.timing.faults import DeviceLost, Fault
 from frugal.timing.journal import Journal, blame
 from frugal.timing.lease import lease, neighbours
-from frugal.timing.session import summary
+from frugal.timing.session import left_out_of, summary
 from frugal.timing.warmup import warm_up
 
 DESIGN = Design.of("smoke", n_min=3, block_max_s=0.01, warmup_cpu_s=0.0, regimes=["wall"])
@@ -285,6 +285,26 @@ def test_a_blame_after_a_cut_off_line_keeps_the_journal(tmp_path):
     assert kept.blames == {"two": {"sparse": hung, "other": crashed}}
     assert said == []
     assert Journal(path, {"design": "another"}, said.append).blames == {}
+
+
+def test_an_arm_that_timed_out_in_three_cases_is_skipped_in_the_rest_of_its_experiment():
+    hung, crashed = Fault("timeout", "first call: not done"), Fault("failed", "SIGSEGV")
+    arms = [cpu_arm(right, name) for name in ("hangs", "hangs twice", "crashes", "good")]
+    found = cases(5, arms=arms)
+    control = dataclasses.replace(a_case(9), system="control", experiment="null")
+    ids = [case.case_id for case, _ in found]
+    blames = {
+        ids[0]: {"hangs": hung, "hangs twice": hung, "crashes": crashed},
+        ids[1]: {"hangs": hung, "hangs twice": hung, "crashes": crashed},
+        ids[2]: {"hangs": hung, "crashes": crashed},
+        ids[3]: {"crashes": crashed},
+    }
+    skipped = Fault("skipped", "not tried: it timed out in 3 other cases of this session")
+    left_out = left_out_of([*found, (control, arms)], blames)
+    assert {number: left_out[ids[number]] for number in range(3)} == {n: blames[ids[n]] for n in range(3)}
+    assert left_out[ids[3]] == {"hangs": skipped, "crashes": crashed}
+    assert left_out[ids[4]] == {"hangs": skipped}
+    assert left_out[control.case_id] == {}  # an arm of the same name, of another experiment
 
 
 def test_without_cases_no_journal_is_left(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,7 @@ from frugal.timing.monitor import Monitor
 from frugal.timing.result import CaseResult
 from frugal.timing.warmup import warm_up
 
+TIMEOUTS_MAX = 3  # of one arm in one experiment: what hangs in three cases would hang for hours in a hundred
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (0.0, "ns"))
 
 Rows = Sequence[Measurement]
@@ -55,7 +57,8 @@ def run_session(
     `cases` is read when the device is leased, so that what it puts on the device disturbs no other session. Finished
     cases are kept in `<path>.partial` (unless `journal` is False) and are not measured again when the same session is
     started again after a kill; its header is a hash of the design, the device, the software and the arms' sources.
-    Arms that the journal blames for the end of an earlier process are not run (frugal.timing.journal.blame).
+    Arms that the journal blames for the end of an earlier process are not run (frugal.timing.journal.blame), and one
+    that timed out in three cases is `skipped` in the rest.
     Clocks, heat and power are polled meanwhile where NVML is there, and energy is measured where the design and a case
     ask for it (frugal.timing.instruments).
     `run` is the session's row; finished_at, wall_s, threads, foreign_pids, process_restarts, settled_sm_hz, idle_w and
@@ -73,7 +76,7 @@ def run_session(
         _check_cases(listed)
         kept = Journal(path, _header(listed, design, session, device, run), on_progress) if journal else None
         finished: dict[str, CaseResult] = dict(kept.finished) if kept else {}
-        blames = kept.blames if kept else {}
+        left_out = left_out_of(listed, kept.blames if kept else {})
         if finished:
             on_progress(f"{len(finished)} of {len(listed)} cases were finished before: they are not measured again")
         waiting = [(case, arms) for case, arms in listed if case.case_id not in finished]
@@ -81,7 +84,7 @@ def run_session(
             clock.sleep(design.cooldown_s)
         with instruments(device, design, [case for case, _ in waiting], clock, on_progress) as beside:
             for case, result in _measure(
-                waiting, len(listed), blames, design, session, device, run, clock, on_progress, log, monitor, beside
+                waiting, len(listed), left_out, design, session, device, run, clock, on_progress, log, monitor, beside
             ):
                 finished[case.case_id] = result
                 if kept:
@@ -108,7 +111,7 @@ def run_session(
 def _measure(
     waiting: list[tuple[Case, Sequence[Arm]]],
     total: int,
-    blames: Mapping[str, Mapping[str, Fault]],
+    left_out: Mapping[str, Mapping[str, Fault]],
     design: Design,
     session: int,
     device: Device,
@@ -133,7 +136,7 @@ def _measure(
             before = clock.ns()
             result = measure_case(
                 case, arms, design, session, device, clock,
-                run_id=run.run_id, log=log, monitor=monitor, blamed=blames.get(case.case_id),
+                run_id=run.run_id, log=log, monitor=monitor, blamed=left_out[case.case_id],
                 beside=beside,
             )  # fmt: skip
             for row in result.rows:
@@ -178,6 +181,26 @@ def _check_cases(cases: Sequence[tuple[Case, Sequence[Arm]]]) -> None:
     twice = next((case.label for case, _ in cases if ids.count(case.case_id) > 1), None)
     if twice is not None:
         raise FrugalError(f"two cases have the same axes as {twice}: each case must differ in an axis")
+
+
+def left_out_of(
+    cases: Sequence[tuple[Case, Sequence[Arm]]], blames: Mapping[str, Mapping[str, Fault]]
+) -> dict[str, dict[str, Fault]]:
+    """By case_id the arms that are not run: they ended a process in this case, or timed out in too many of its kind."""
+    hung: Counter[tuple[str, str, str]] = Counter()
+    for case, _ in cases:
+        faults = blames.get(case.case_id, {})
+        hung.update((case.system, case.experiment, name) for name in faults if faults[name].status == "timeout")
+    found = {}
+    for case, arms in cases:
+        count = {arm.name: hung[case.system, case.experiment, arm.name] for arm in arms}
+        skipped = {
+            name: Fault("skipped", f"not tried: it timed out in {number} other cases of this session")
+            for name, number in count.items()
+            if number >= TIMEOUTS_MAX
+        }
+        found[case.case_id] = skipped | dict(blames.get(case.case_id, {}))
+    return found
 
 
 def _check_alive(device: Device, case: Case) -> None:
