@@ -105,21 +105,16 @@ def case_seconds(case: Case, design: Design, kind: str, terms: Terms) -> Span:
 
 def energy_seconds(case: Case, design: Design, kind: str) -> float:
     """The rounds of energy of one case."""
-    if not measures_energy(design, kind):
+    if not design.measures_energy(kind):
         return 0.0
     return case.energy * design.rounds * (ENERGY_DROP_S + design.energy_span_s + ENERGY_COOL_S)
-
-
-def measures_energy(design: Design, kind: str) -> bool:
-    """Whether a session on a device of this kind measures energy where a case asks for it."""
-    return kind == "cuda" and (design.preset != "smoke" if design.energy is None else design.energy)
 
 
 def session_seconds(cases: Sequence[Case], controls: Sequence[Case], design: Design, kind: str, terms: Terms) -> Span:
     """One session of one experiment, from the start of its process to its file."""
     start = terms.start_s
     fixed = design.cooldown_s + (design.warmup_gpu_s if kind == "cuda" else design.warmup_cpu_s)
-    if measures_energy(design, kind) and any(case.energy for case in cases):
+    if design.measures_energy(kind) and any(case.energy for case in cases):
         fixed += IDLE_S
     total = Span(0.7 * start + fixed, start + fixed, 1.5 * start + fixed)
     for case in (*cases, *controls):
