@@ -6,6 +6,8 @@ import json
 import os
 import queue
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,41 @@ def test_another_machine_is_refused(folder, monkeypatch):
     provenance.write_device_record(record, folder / "device.json")
     with pytest.raises(FrugalError, match="planned for cpu-another-64c"):
         jobs.measure(session_job(folder, []), print)
+
+
+NO_TORCH = """
+import sys
+from pathlib import Path
+from frugal import jobs
+from frugal.jobs import parent
+
+class Nothing:
+    def __init__(self, job): pass
+    def __enter__(self): return self
+    def __exit__(self, *problem): pass
+    def message(self, clock, deadline_ns): return self.messages.pop(0)
+    def settle(self): pass
+    messages = [
+        {"begin": "first call", "case_id": "c1", "label": "net", "arm": "sparse", "limit_s": 600.0},
+        {"lost": "dead", "status": "failed", "case_id": "c1", "label": "net", "arm": "sparse"},
+        {"done": True},
+    ]
+
+parent.Process = Nothing
+jobs.measure(jobs.Job.from_json(Path(sys.argv[1]).read_text()), lambda line: None)
+print(*{"torch", "numba"} & set(sys.modules))
+"""
+
+
+def test_the_parent_has_no_torch(folder):
+    """It would hold memory, threads and perhaps a context on the GPU beside what is timed."""
+    job = session_job(folder, [])
+    journal_of(job.out).touch()
+    (folder / "job.json").write_text(job.to_json())
+    command = [sys.executable, "-c", NO_TORCH, str(folder / "job.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+    assert '"blame"' in journal_of(job.out).read_text()
 
 
 # ---- the pipe --------------------------------------------------------------------------------------------------------

@@ -381,7 +381,9 @@ class Nvml:
 
 
 @pytest.mark.parametrize(
-    ("pids", "found"), [([], 0), ([os.getpid()], 0), ([1, os.getpid(), 2], 2), (None, None)], ids=str
+    ("pids", "found"),
+    [([os.getpid()], 0), ([1, os.getpid(), 2], 2), ([77], 0), ([77, 78], 1), ([], 0), (None, None)],
+    ids=["alone", "two others", "a container", "a container and another", "nobody listed", "not told"],
 )
 def test_other_processes_on_the_gpu_are_counted(pids, found):
     assert neighbours("1", Nvml(pids)) == found
