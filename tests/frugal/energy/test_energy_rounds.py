@@ -12,7 +12,7 @@ from energy_fakes import FakeBoard, FakeClock, FakeEvent, FakeNvml
 
 from frugal.energy import POLL, Idle, Meter
 from frugal.records import SCHEMAS, Run, read_job
-from frugal.timing import Arm, Case, Design, Prepared, Reference, Unsupported, measure_case, run_session
+from frugal.timing import Arm, Case, CpuDevice, Design, Prepared, Reference, Unsupported, measure_case, run_session
 from frugal.timing.energy_round import cool_down
 from frugal.timing.instruments import Instruments, instruments
 
@@ -264,6 +264,22 @@ def test_what_is_not_known_is_null_and_what_is_doubtful_says_so(gpu, given, stat
         assert (row.value is not None) is valued
         assert row.value is None or row.value > 0
         assert (row.key in result.samples) is valued
+
+
+def test_a_cpu_whose_energy_nobody_may_read_says_so(tmp_path):
+    def prepare(inputs):
+        y = torch.empty(100)
+        return Prepared(lambda: torch.mul(inputs["x"], 2, out=y), (y,))
+
+    arm = Arm("sparse", "ours", prepare, regimes=("wall",), source_hash="abc")
+    device = CpuDevice()
+    beside = Instruments(meter=Meter(device, powercap=tmp_path))
+    result = measure_case(a_case(), [arm], Design.of("smoke", block_max_s=0.01), 0, device, beside=beside)
+    rows = [row for row in result.rows if row.metric in METRICS]
+    assert [row.metric for row in rows] == list(METRICS)
+    for row in rows:
+        assert (row.status, row.value, row.energy_source, row.regime) == ("unsupported", None, None, "hot")
+        assert row.reason == "no_counter: this system lets nobody read the CPU's energy"
 
 
 def test_a_throttled_trial_is_unstable(gpu):
