@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frugal.provenance.gpu import ask, handle_by_uuid, open_nvml
+from frugal.energy import gauge_of
 
 
 @contextmanager
@@ -36,11 +36,7 @@ def lease(uuid: str | None, say: Callable[[str], None], folder: Path | None = No
 def neighbours(uuid: str | None, nvml: Any | None = None) -> int | None:
     """How many other processes compute on the GPU with this uuid (as torch gives it); None where nobody can tell.
 
-    This process has a context there (frugal.timing.CudaDevice makes one), so one of those that NVML lists is this one:
-    which, it does not ask, for inside a container NVML's process numbers are those outside. `nvml` is for tests.
+    This process has a context there (frugal.timing.CudaDevice makes one). `nvml` is for tests.
     """
-    nvml = nvml or (open_nvml() if uuid is not None else None)
-    if nvml is None or uuid is None:
-        return None
-    listed = ask(nvml, "nvmlDeviceGetComputeRunningProcesses", handle_by_uuid(nvml, uuid))
-    return None if listed is None else max(0, len(listed) - 1)
+    gauge = gauge_of(uuid, nvml)
+    return None if gauge is None else gauge.neighbours()
