@@ -16,7 +16,7 @@ from doctor_fakes import BOARD, GIB, FakeClock, FakeNvml, machine
 
 from frugal import config, doctor
 from frugal.data.sources import Availability
-from frugal.doctor import Check, Need
+from frugal.doctor import Check, Need, whole
 from frugal.errors import FrugalError
 from frugal.records import privacy
 
@@ -64,7 +64,7 @@ def test_a_cpu_has_no_lines_of_a_gpu(tmp_path: Path):
 
 
 def test_a_gpu_has_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor.software, "torch_cuda", lambda: "13.0")
+    monkeypatch.setattr(whole.software, "torch_cuda", lambda: "13.0")
     lines = found(tmp_path, nvml=FakeNvml())
     assert set(lines) >= GPU_LINES
     assert {name: lines[name].level for name in GPU_LINES} == dict.fromkeys(GPU_LINES, "PASS")
@@ -72,7 +72,7 @@ def test_a_gpu_has_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_the_plan_needs_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor.software, "torch_cuda", lambda: "13.0")
+    monkeypatch.setattr(whole.software, "torch_cuda", lambda: "13.0")
     needs = Need(disk_bytes=900 * GIB, ram_bytes=900 * GIB, gpu_bytes=900 * GIB)
     lines = found(tmp_path, nvml=FakeNvml(), need=needs)
     failed = {name for name, check in lines.items() if check.level == "FAIL"}
@@ -99,11 +99,11 @@ def test_unlike_gpus_are_a_finding_and_no_error(tmp_path: Path):
 
 def test_every_fail_has_a_command_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Everything that can fail fails at once; the first word of each mend is a program."""
-    monkeypatch.setattr(doctor, "installed", lambda name: None)
-    monkeypatch.setattr(doctor.software, "torch_cuda", lambda: "99.0")
-    monkeypatch.setattr(doctor.system, "_writable", lambda folder: False)
-    monkeypatch.setattr(doctor.software, "python", partial(doctor.software.python, (3, 9)))
-    monkeypatch.setattr(doctor.software, "pins", partial(doctor.software.pins, version_of=lambda name: None))
+    monkeypatch.setattr(whole, "installed", lambda name: None)
+    monkeypatch.setattr(whole.software, "torch_cuda", lambda: "99.0")
+    monkeypatch.setattr(whole.system, "_writable", lambda folder: False)
+    monkeypatch.setattr(whole.software, "python", partial(whole.software.python, (3, 9)))
+    monkeypatch.setattr(whole.software, "pins", partial(whole.software.pins, version_of=lambda name: None))
     given = {"preset": "headline", "offline": "never"}
     needs = Need(900 * GIB, 900 * GIB, 900 * GIB)
     lines = found(tmp_path, given, nvml=FakeNvml(nvmlDeviceGetCudaComputeCapability=(7, 0)), probe=nothing, need=needs)

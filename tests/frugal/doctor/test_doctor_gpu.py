@@ -66,12 +66,16 @@ def test_capability(found: str, level: str):
     ("name", "column", "values"),
     [
         ("MIG", "mig", {False: "PASS", None: "PASS", True: "WARN"}),
-        ("other processes", "foreign_pids", {0: "PASS", None: "PASS", 2: "WARN"}),
         ("clocks", "clocks_locked", {False: "PASS", None: "PASS", True: "WARN"}),
     ],
 )
 def test_state(name: str, column: str, values: dict):
     assert {value: of(gpu.state(RECORD | {column: value}), name).level for value in values} == values
+
+
+@pytest.mark.parametrize(("count", "level"), [(0, "PASS"), (None, "PASS"), (2, "WARN")])
+def test_neighbours(count: int | None, level: str):
+    assert gpu.neighbours(RECORD | {"foreign_pids": count}).level == level
 
 
 @pytest.mark.parametrize(

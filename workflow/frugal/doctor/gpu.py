@@ -71,8 +71,8 @@ def capability(gpu: Mapping[str, Any], offered: Sequence[str]) -> Check:
 
 
 def state(gpu: Mapping[str, Any]) -> list[Check]:
-    """What an operator or other users have made of the GPU: MIG, other processes, clocks."""
-    foreign, locked = gpu["foreign_pids"], gpu["clocks_locked"]
+    """What an operator has made of the GPU: MIG, clocks."""
+    locked = gpu["clocks_locked"]
     return [
         graded(
             "MIG",
@@ -82,13 +82,6 @@ def state(gpu: Mapping[str, Any]) -> list[Check]:
             mend="take a whole GPU (CUDA_VISIBLE_DEVICES)",
         ),
         graded(
-            "other processes",
-            warn=bool(foreign),
-            found="not told" if foreign is None else str(foreign),
-            wanted="0 on the GPU: they make times wrong and energy unstable",
-            mend="wait for them, or choose another GPU (CUDA_VISIBLE_DEVICES); nvidia-smi lists them",
-        ),
-        graded(
             "clocks",
             warn=bool(locked),
             found="not told" if locked is None else "held by an operator" if locked else "free",
@@ -96,6 +89,18 @@ def state(gpu: Mapping[str, Any]) -> list[Check]:
             mend="ask the operator for the default clocks, or compare within this machine only",
         ),
     ]
+
+
+def neighbours(gpu: Mapping[str, Any]) -> Check:
+    """Who else computes on the GPU; to be asked by a process that does not."""
+    foreign = gpu["foreign_pids"]
+    return graded(
+        "other processes",
+        warn=bool(foreign),
+        found="not told" if foreign is None else str(foreign),
+        wanted="0 on the GPU: they make times wrong and energy unstable",
+        mend="wait for them, or choose another GPU (CUDA_VISIBLE_DEVICES); nvidia-smi lists them",
+    )
 
 
 def health(nvml: Any, handle: Any) -> list[Check]:

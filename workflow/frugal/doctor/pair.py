@@ -1,0 +1,47 @@
+"""`python -m frugal.doctor.pair KIND`: one process that measures two equal arms and prints {regime: ratio} as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from statistics import median
+
+from frugal import stats
+from frugal.clock import SystemClock
+from frugal.controls import null
+from frugal.records import Sample
+from frugal.timing import Design, device_of, measure_case
+from frugal.timing.lease import lease
+from frugal.timing.warmup import warm_up
+
+
+def ratios(kind: str, preset: str = "quick") -> dict[str, float]:
+    """The ratio of the null control's arms by regime; a regime that failed is left out."""
+    device, clock, design = device_of({"device_kind": kind, "device_key": kind}), SystemClock(), Design.of(preset)
+    case, arms = null.case(kind, "doctor")
+    with lease(device.uuid, lambda line: print(line, file=sys.stderr)):
+        with device.active():
+            warm_up(device, design, clock)
+        result = measure_case(case, arms, design, 0, device, clock)
+    first, second = arms
+    found = {}
+    for key, samples in result.samples.items():
+        other = result.samples.get(key._replace(arm=second.name))
+        if key.arm == first.name and other:
+            ratio = stats.paired_ratio([_rounds(samples)], [_rounds(other)]).ratio
+            if ratio is not None:
+                found[str(key.regime)] = ratio
+    return found
+
+
+def _rounds(samples: Sequence[Sample]) -> list[float]:
+    """The median of each block."""
+    blocks: dict[int, list[float]] = {}
+    for sample in samples:
+        blocks.setdefault(sample.block, []).append(sample.value)
+    return [median(values) for _, values in sorted(blocks.items())]
+
+
+if __name__ == "__main__":
+    print(json.dumps(ratios(sys.argv[1])))
