@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from frugal import __version__
 from frugal.errors import FrugalError
 from frugal.files import os_sentence
+
+if TYPE_CHECKING:
+    from frugal.config import Config
+    from frugal.doctor import Check
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,5 +134,16 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     cfg = config.read(arguments.configfile)
     checks = doctor.doctor(cfg, need=plan.need(plan.plan(cfg)))
+    if arguments.calibrate and not doctor.exit_status(checks):
+        checks += _calibration(cfg)
     print(doctor.json_text(checks) if arguments.json else doctor.text(checks))
     return doctor.exit_status(checks)
+
+
+def _calibration(cfg: Config) -> list[Check]:
+    from frugal import doctor, provenance, timing
+
+    kind = cfg.devices["local"].kind if set(cfg.devices) == {"local"} else "auto"
+    record = provenance.device_record(kind)
+    print("measuring for about a minute: leave the machine alone", file=sys.stderr)
+    return doctor.calibrate(timing.device_of(record), record["gpu_name"], say=partial(print, file=sys.stderr))
