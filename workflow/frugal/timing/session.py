@@ -228,8 +228,9 @@ def _pin(design: Design) -> int:
     if design.threads is not None:
         import numba
 
-        torch.set_num_threads(design.threads)
+        # Numba first: when it starts its threads it sets the number of those of OpenMP, which torch may share.
         numba.set_num_threads(min(design.threads, numba.config.NUMBA_NUM_THREADS))
+        torch.set_num_threads(design.threads)
     return torch.get_num_threads()
 
 
