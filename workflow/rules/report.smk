@@ -11,6 +11,7 @@ rule report_page:
         figures=figure_files(FIGURES),
         recorded=recorded_files(),
         availability="data/availability.json",
+        plan="<results>/plan.json",
         captions=[str(REPOSITORY / f"workflow/report/{name}.rst") for name in FIGURES],
         page=[
             str(REPOSITORY / f"workflow/frugal/report/{name}") for name in ("page.html.j2", "report.css", "report.js")

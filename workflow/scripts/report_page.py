@@ -13,7 +13,8 @@ with job(snakemake) as say:
         sorted({Path(path).parent for path in snakemake.input.recorded}),
         captions=snakemake.params.captions,
         availability=snakemake.input.availability,
-        plan=results / "plan.json",
+        figures=list(dict.fromkeys(Path(path).stem for path in snakemake.input.figures)),
+        plan=snakemake.input.plan,
     )
     report.write(snakemake.output[0], report.build(inputs))
     say(f"{snakemake.output[0]} can be opened in a browser")

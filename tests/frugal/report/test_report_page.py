@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import gmean
 
-from frugal import records, report
+from frugal import config, plan, records, report
 from frugal.errors import FrugalError
 from frugal.report.gallery import gallery
 from frugal.report.inputs import FigureFiles
@@ -280,7 +280,7 @@ def test_a_figure_that_finds_no_room_is_named_with_its_files(usual, monkeypatch)
 
 def test_controls_show_the_worst_session_and_the_range(tmp_path):
     made_up.campaign(tmp_path, run=red)
-    rows = {row[0]: row[2:] for row in Page(made_up.page(tmp_path)).tables["control-sessions"][1:]}
+    rows = {row[0]: row[1:] for row in Page(made_up.page(tmp_path)).tables["control-sessions"][1:]}
     assert rows["planted"] == ["✗ red", "2 of 3", "0.8300 to 0.9900", "0.7500 to 0.8400", "ours has 1.2 times the work"]
     assert rows["null"] == ["✓ green", "3 of 3", "1.002", "0.9500 to 1.050", "two names of one function"]
     assert rows["wrong"][2:4] == ["3", "3"]
@@ -299,17 +299,39 @@ def test_noise_is_the_median_over_pairs_and_the_ninth_decile(usual, usual_page):
     pairs = records.read(usual, "comparisons").to_pydict()
     (row,) = usual_page.tables["noise"][1:]
     half = np.sqrt(np.array(pairs["ratio_high"]) / np.array(pairs["ratio_low"])) - 1
-    for place, values in ((4, pairs["sd_session"]), (5, pairs["sd_round"]), (6, half), (7, pairs["mde"])):
+    for place, values in ((3, pairs["sd_session"]), (4, pairs["sd_round"]), (5, half), (6, pairs["mde"])):
         said = [float(number) for number in re.findall(r"([\d.]+) %", row[place])]
         # two significant digits are shown
         assert said == pytest.approx([100 * np.median(values), 100 * np.quantile(values, 0.9)], rel=0.05)
 
 
-def test_time_taken_stands_beside_the_plan(tmp_path):
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(4, 5, "as planned"), (1, 3, "1.50× above the plan"), (9, 20, "2× below the plan")],
+)
+def test_time_taken_stands_beside_the_plan(tmp_path, low, high, words):
     made_up.campaign(tmp_path)  # 3 sessions of 90 s
-    bare = Page(made_up.page(tmp_path))
-    assert bare.tables["cost"][1] == ["cuSNN", "3", "4.5 min", "–", "–"]
-    assert "No plan lies beside these results" in bare.sections["controls"]
+    planned = {"system": "cusnn", "minutes_low": low, "minutes": (low + high) / 2, "minutes_high": high}
+    plan = {"preset": "quick", "learned_from": {"local": "nvidia-h200"}, "systems": [planned]}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    page = Page(made_up.page(tmp_path, plan=tmp_path / "plan.json"))
+    assert page.tables["cost"][1] == ["cuSNN", "3", "4.5 min", f"{low} min to {high} min", words]
+    assert "one for preset quick; it reckoned local from nvidia-h200" in page.sections["controls"]
+
+
+def test_what_a_plan_is_read_for_stands_in_the_plans_that_are_written(tmp_path):
+    plan.write(plan.plan(config.load({}), results=tmp_path), tmp_path / "plan.json")
+    made_up.campaign(tmp_path)
+    row = Page(made_up.page(tmp_path, plan=tmp_path / "plan.json")).tables["cost"][1]
+    assert re.search(r"\d .* to .*\d", row[3])
+    assert "the plan" in row[4] or row[4] == "as planned"
+
+
+def test_without_a_plan_the_page_says_how_to_get_one(tmp_path):
+    made_up.campaign(tmp_path)
+    page = Page(made_up.page(tmp_path))
+    assert page.tables["cost"][1] == ["cuSNN", "3", "4.5 min", "–", "–"]
+    assert "No plan lies beside these results: snakemake --cores 1 plan" in page.sections["controls"]
 
 
 # ---- strips ----------------------------------------------------------------------------------------------------------

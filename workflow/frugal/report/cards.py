@@ -140,7 +140,7 @@ def _card(part: pd.DataFrame, where: Mapping[tuple[str | None, str], str], drawn
 
 def _accepted(row: pd.Series) -> str:
     """Which values count as reproduced, and which still as a trend."""
-    if row["comparator"] == "trend":
+    if row["comparator"] in ("trend", "equals"):
         return ""
     low, high, bound = (row[name] for name in ("expected_low", "expected_high", "trend_bound"))
     if not words.missing(low) and not words.missing(high):

@@ -41,6 +41,7 @@ def sessions(campaign: Campaign, name: str) -> Table | None:
             found.setdefault((run.machine, control), []).append(outcome)
     if not found:
         return None
+    several = len(campaign.machines) > 1
     rows = []
     for (machine, control), given in sorted(found.items()):
         worst = max(given, key=lambda outcome: COLOURS.index(outcome.colour))
@@ -48,7 +49,7 @@ def sessions(campaign: Campaign, name: str) -> Table | None:
         rows.append(
             [
                 cell(control),
-                cell(machine),
+                *([cell(machine)] if several else []),
                 badge(worst.colour),
                 Cell(f"{passed} of {len(given)}", passed),
                 cell(_range([outcome.measured for outcome in given if outcome.measured is not None])),
@@ -56,17 +57,19 @@ def sessions(campaign: Campaign, name: str) -> Table | None:
                 cell(worst.words),
             ]
         )
-    columns = ["control", "machine", "outcome", "#sessions green", "measured", "must be", "in words"]
+    columns = ["control", *(["machine"] if several else []), "outcome", "#sessions green", "#measured", "#must be",
+               "in words"]  # fmt: skip
     return table(name, "Controls, session by session", columns, rows, "The outcome is that of the worst session.")
 
 
 def over_sessions(campaign: Campaign, name: str) -> Table | None:
     """How the campaign judges the controls' pairs, by the rules of all other comparisons; None where there are none."""
     pairs = campaign.comparisons[campaign.comparisons["system"] == "control"]
+    several = len(campaign.machines) > 1
     rows = [
         [
             cell(f"{row.experiment}: {row.candidate} against {row.baseline}"),
-            cell(row.machine),
+            *([cell(row.machine)] if several else []),
             cell(words.regime(row.regime, row.l2)),
             number(row.ratio, words.times),
             cell(words.between(row.ratio_low, row.ratio_high)),
@@ -77,7 +80,7 @@ def over_sessions(campaign: Campaign, name: str) -> Table | None:
     ]
     if not rows:
         return None
-    columns = ["control", "machine", "regime", "#ratio", "interval", "verdict", "why"]
+    columns = ["control", *(["machine"] if several else []), "regime", "#ratio", "#interval", "verdict", "why"]
     return table(name, "Controls over the campaign", columns, rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,14 @@ def read(
     recorded: Iterable[str | Path] = (),
     *,
     captions: str | Path,
+    figures: Sequence[str] = NAMES,
     availability: str | Path | None = None,
     plan: str | Path | None = None,
 ) -> Inputs:
     """Read a results folder and recorded campaigns.
 
-    `captions` is a folder of `<figure>.rst`; `availability` and `plan` are JSON files, which need not exist.
+    `captions` is a folder of `<figure>.rst`; `figures` are the names of those to show, as far as they are drawn;
+    `availability` and `plan` are JSON files, which need not exist.
     Raises FrugalError for a recorded folder that is not there and for a damaged file.
     """
     results = Path(results)
@@ -90,7 +92,7 @@ def read(
         recorded=tuple(campaign_of(tables, folder.name) for folder in folders),
         samples=samples,
         claims=claims.to_pandas(),
-        figures=tuple(_figure(results / "figures", name) for name in NAMES if _drawn(results / "figures", name)),
+        figures=tuple(_figure(results / "figures", name) for name in figures if _drawn(results / "figures", name)),
         captions={path.stem: path.read_text("utf-8") for path in sorted(Path(captions).glob("*.rst"))},
         availability=_json(availability) or {},
         plan=_json(plan),

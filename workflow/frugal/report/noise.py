@@ -24,19 +24,20 @@ def noise(campaign: Campaign, name: str) -> Table | None:
     # An interval of one session is a range of rounds, which says nothing about other processes.
     intervals = frame["ci_method"] == "t_sessions"
     half = (frame["ratio_high"].where(intervals) / frame["ratio_low"]).map(math.sqrt, na_action="ignore") - 1
+    several = len(campaign.machines) > 1
     rows = []
     for (machine, metric, regime, l2), part in frame.assign(half=half).groupby(_GROUP, dropna=False, sort=True):
         rows.append(
             [
-                cell(machine),
+                *([cell(machine)] if several else []),
                 cell(metric if words.missing(regime) else f"{metric}, {words.regime(regime, l2)}"),
                 number(len(part), lambda n: f"{n:.0f}"),
                 number(part["n_sessions"].max(), lambda n: f"{n:.0f}"),
                 *(_spread(part[column]) for column in ("sd_session", "sd_round", "half", "mde")),
             ]
         )
-    columns = ["machine", "metric and regime", "#pairs", "#sessions", "#σ of sessions", "#σ of rounds",
-               "#half-width of the interval", "#difference found with 80 % power"]  # fmt: skip
+    columns = [*(["machine"] if several else []), "metric and regime", "#pairs", "#sessions", "#σ of sessions",
+               "#σ of rounds", "#half-width of the interval", "#difference found with 80 % power"]  # fmt: skip
     note = (
         "Median over the pairs, and in brackets the value that nine in ten stay below. σ are standard deviations of "
         "logarithms of ratios: between the means of sessions, and between rounds inside a session."
@@ -64,7 +65,10 @@ def cost(campaign: Campaign, plan: Mapping[str, Any] | None, name: str) -> Table
         )
     if not rows:
         return None
-    note = "" if planned else "No plan lies beside these results: `snakemake --cores 1 plan` writes one."
+    note = "No plan lies beside these results: `snakemake --cores 1 plan` writes one."
+    if plan:
+        sources = [f"{label} from {origin}" for label, origin in sorted(plan["learned_from"].items())]
+        note = f"The plan is one for preset {plan['preset']}; it reckoned {words.listing(sources)}."
     return table(
         name, "Time of the measuring jobs, and the plan", ["system", "#jobs", "#took", "planned", "so"], rows, note
     )

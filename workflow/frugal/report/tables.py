@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from frugal.report import words
 
+LONG = 28  # characters: names of arms and layers' last parts stay whole
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -20,6 +22,11 @@ class Cell:
     look: str = ""
     sign: str = ""
     drawing: Markup | None = None
+
+    @property
+    def long_word(self) -> bool:
+        """Whether it holds a word, such as a path, that must be broken for its column to stay narrow."""
+        return any(len(word) > LONG for word in self.text.split())
 
 
 @dataclass(frozen=True)
