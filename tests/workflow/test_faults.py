@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from campaign_folder import Campaign
+from campaign_folder import SMALL, Campaign
 from frugal import refresh
 
 # Sessions that last long enough to be killed; another design also makes Snakemake run the session again.
@@ -73,6 +73,16 @@ def test_a_job_dies_with_snakemake(finished: Campaign, tmp_path: Path):
     time.sleep(3)
     assert not raw.exists()
     assert journal.stat().st_size <= size + 4096
+
+
+def test_what_a_session_refuses_is_told_in_its_sentence(finished: Campaign, tmp_path: Path):
+    copy = finished.copy_to(tmp_path / "copy")
+    copy.configure(timing=SMALL["timing"] | {"affinity": [99999]})
+    done = copy.run("--", "figures")
+    assert done.returncode == 1
+    assert "timing.affinity = [99999]: this machine refuses" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stdout
+    assert not (copy.folder / "results/raw/smoke/local/cusnn/layers/session-0.parquet").exists()
 
 
 def test_a_damaged_download_is_named_and_not_published(campaign: Campaign, tmp_path: Path):
