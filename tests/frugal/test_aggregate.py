@@ -111,6 +111,34 @@ def test_a_stale_row_replaces_nothing(tmp_path):
     assert (len(report.stale), report.duplicates) == (2, [])
 
 
+def test_the_newest_job_of_an_arm_says_which_sources_are_todays(tmp_path):
+    raw = tmp_path / "raw"
+    kept = [
+        write(raw, "new0", source_hash="after", session=0, finished_at=EARLY, arms=("sparse",)),
+        write(raw, "new1", source_hash="after", session=1, finished_at=LATE, arms=("sparse",)),
+        write(raw, "other", source_hash="library", session=0, finished_at=EARLY, arms=("cudnn",)),
+        # another machine has not measured the new sources yet
+        write(raw, "there", source_hash="before", session=0, finished_at=EARLY, device_key="cpu-some-2c"),
+    ]
+    old = write(raw, "old", source_hash="before", session=2, finished_at=EARLY, arms=("sparse",))
+    report = aggregate([*kept, old], tmp_path / "out")
+    assert report.rows == 5
+    assert [(d.path, d.key.arm) for d in report.stale] == [(str(old), "sparse")]
+    assert {row["run_id"] for row in tables(tmp_path / "out")["measurements"]} == {
+        "01NEW0", "01NEW1", "01OTHER", "01THERE",
+    }  # fmt: skip
+
+
+def test_what_is_left_out_is_listed_by_file(tmp_path):
+    old = write(tmp_path / "raw", "old", source_hash="before", session=1, finished_at=EARLY)
+    twice = write(tmp_path / "raw", "twice", session=0, finished_at=EARLY, arms=("sparse",))
+    new = write(tmp_path / "raw", "new", session=0, finished_at=LATE)
+    assert aggregate([old, twice, new], tmp_path / "out").details == [
+        f"{old}: 2 rows left out: its sources have changed since it was measured",
+        f"{twice}: 1 rows left out: a newer job measured it again",
+    ]
+
+
 def test_all_stale_leaves_empty_tables(tmp_path):
     aggregate([write(tmp_path / "raw", "a")], tmp_path / "out", keep_hashes=set())
     assert tables(tmp_path / "out") == {name: [] for name in TABLES}

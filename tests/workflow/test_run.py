@@ -132,6 +132,7 @@ MEASURED = {"bench_layer", *TABLES}
         (None, {"recorded": ["nvidia-h200"]}, FIGURES),
         (None, {"container": {"image": "docker://example.org/frugal:0.1.0"}}, set()),
         ("timing", {"margin_kernel": 0.02}, {"compare", *FIGURES}),
+        ("timing", {"clock_shift_min": 0.01}, {"compare", *FIGURES}),
         ("timing", {"sessions": 2}, MEASURED),
         ("timing", {"n_min": 4}, MEASURED),
         ("cusnn", {"baselines": []}, MEASURED),

@@ -1,12 +1,13 @@
 """Many job files become `runs.parquet`, `measurements.parquet` and `samples.parquet`.
 
 Two rows are the same measurement when device, session, case, arm, regime, l2 and metric agree: the one whose job
-finished last is kept. A row whose arm's sources have changed since is stale. Both are dropped with their samples, and
-listed, never silently.
+finished last is kept. A row whose arm's sources have changed since is stale: sessions of two implementations are no
+sample of one. Both are dropped with their samples, and listed, never silently.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,12 @@ class AggregateReport:
         """One line for the log."""
         return f"{self.rows} rows kept, {len(self.stale)} stale and {len(self.duplicates)} replaced by newer ones"
 
+    @property
+    def details(self) -> list[str]:
+        """A line a file and reason: how many of its rows were left out, and why."""
+        counts = Counter((dropped.path, dropped.why) for dropped in (*self.stale, *self.duplicates))
+        return [f"{path}: {n} rows left out: {why}" for (path, why), n in sorted(counts.items())]
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -62,9 +69,10 @@ def aggregate(
 ) -> AggregateReport:
     """Join job files into `<out_dir>/{runs,measurements,samples}.parquet`, each replaced as a whole.
 
-    `keep_hashes` are the source hashes of today's arms, rows with another one are stale; None keeps all. The result
-    does not depend on the order of `paths`. RecordError for no path, a file that cannot be read, and a case measured
-    on one device under two presets (their sessions are no sample of one design).
+    `keep_hashes` are the source hashes of today's arms, rows with another one are stale; None takes, for each arm of a
+    case on a device, that of the job that finished last. The result does not depend on the order of `paths`.
+    RecordError for no path, a file that cannot be read, and a case measured on one device under two presets (their
+    sessions are no sample of one design).
     """
     jobs = [_job(Path(path)) for path in sorted({str(path) for path in paths})]
     if not jobs:
@@ -74,9 +82,11 @@ def aggregate(
     stale: list[Dropped] = []
     duplicates: list[Dropped] = []
     newest: dict[tuple, tuple[_Job, int]] = {}
+    latest = _latest_sources(jobs)
     for job in jobs:
         for index, (key, source_hash) in enumerate(_keys(job)):
-            if keep_hashes is not None and source_hash not in keep_hashes:
+            today = keep_hashes if keep_hashes is not None else {latest[_arm_of(job, key)]}
+            if source_hash not in today:
                 stale.append(_dropped(job, key, "its sources have changed since it was measured"))
                 continue
             name = (job.run.device_key, job.run.session, *key)
@@ -89,7 +99,7 @@ def aggregate(
     kept: dict[Path, list[int]] = {}
     for job, index in newest.values():
         kept.setdefault(job.path, []).append(index)
-    parts = [(job.run, job.table.take(sorted(kept[job.path]))) for job in jobs if job.path in kept]
+    parts = [(job.run, _part(job.table, sorted(kept[job.path]))) for job in jobs if job.path in kept]
 
     out = Path(out_dir)
     runs = {run.run_id: run for run, _ in parts}
@@ -109,6 +119,20 @@ def _keys(job: _Job) -> Iterator[tuple[RowKey, str]]:
     columns = [job.table.column(name).to_pylist() for name in (*RowKey._fields, "source_hash")]
     for *key, source_hash in zip(*columns, strict=True):
         yield RowKey(*key), source_hash
+
+
+def _latest_sources(jobs: list[_Job]) -> dict[tuple, str]:
+    """The source hash of each arm in the job that measured it last."""
+    return {_arm_of(job, key): source_hash for job in sorted(jobs, key=_age) for key, source_hash in _keys(job)}
+
+
+def _arm_of(job: _Job, key: RowKey) -> tuple[str, str, str]:
+    return job.run.device_key, key.case_id, key.arm
+
+
+def _part(table: pa.Table, rows: list[int]) -> pa.Table:
+    """Those rows; the table itself, and no copy of its samples, where that is all of them."""
+    return table if len(rows) == len(table) else table.take(rows)
 
 
 def _age(job: _Job) -> tuple:

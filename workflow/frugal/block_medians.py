@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 
 from frugal.records import RowKey
 
+# What block_values reads of `samples`: the other columns need not be there.
+COLUMNS = ("run_id", *RowKey._fields, "round", "value", "sm_hz", "flag")
 LEAST_POLLS = 5  # clocks are quantised to 15 MHz (0.8 %): fewer polls say too little about a block
 
 
@@ -22,8 +24,12 @@ class Block:
 
 
 def block_values(samples: pa.Table) -> dict[tuple[str, RowKey], dict[int, Block]]:
-    """The blocks of every row that has samples: (run_id, row key) -> round -> Block. Excluded samples are left out."""
-    samples = samples.filter(pc.not_equal(samples.column("flag"), "excluded"))
+    """The blocks of every row that has samples: (run_id, row key) -> round -> Block. Excluded samples are left out.
+
+    Of the table `samples`, the columns COLUMNS are enough.
+    """
+    kept = pc.not_equal(samples.column("flag"), "excluded")
+    samples = samples if pc.all(kept).as_py() else samples.filter(kept)
     if samples.num_rows == 0:
         return {}
     group, first = _group_ids(samples, ["run_id", *RowKey._fields, "round"])
@@ -51,11 +57,10 @@ def block_values(samples: pa.Table) -> dict[tuple[str, RowKey], dict[int, Block]
 
 def _group_ids(table: pa.Table, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """A dense group number for each row, and the first row of each group."""
-    group = np.zeros(table.num_rows, dtype=np.int64)
-    for name in names:
-        column = table.column(name).combine_chunks()
-        codes = pc.fill_null(column.dictionary_encode().indices, -1).to_numpy(zero_copy_only=False) + 1
-        # Numbering again after each column keeps the product of two cardinalities within 64 bits.
-        _, group = np.unique(group * (int(codes.max()) + 1) + codes, return_inverse=True)
-    _, first = np.unique(group, return_index=True)
-    return group, first
+    columns = [table.column(name).combine_chunks().dictionary_encode().indices for name in names]
+    codes = np.stack([pc.fill_null(column, -1).to_numpy(zero_copy_only=False) for column in columns])
+    # The samples of a block stand together, so that there are far fewer stretches of equal keys than rows to sort.
+    begins = np.append(True, (codes[:, 1:] != codes[:, :-1]).any(axis=0))
+    starts = np.flatnonzero(begins)
+    _, first, group = np.unique(codes[:, starts], axis=1, return_index=True, return_inverse=True)
+    return group.reshape(-1)[np.cumsum(begins) - 1], starts[first]

@@ -70,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     refresh.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     refresh.set_defaults(call=_refresh)
 
+    migrate = commands.add_parser(
+        "migrate",
+        help="rewrite tables of an older frugal with today's columns",
+        description="Rewrite Parquet files of an older minor schema version at today's: columns that were added since "
+        "are null. All are looked at before the first is rewritten. frugal itself reads them as they are.",
+    )
+    migrate.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder of them")
+    migrate.set_defaults(call=_migrate)
+
     plan = commands.add_parser(
         "plan",
         help="say what a campaign will take, before anything runs",
@@ -118,6 +127,18 @@ def _refresh(arguments: argparse.Namespace) -> int:
 
     for line in refresh.stale(arguments.configfile, arguments.results, Path("data")):
         print(line)
+    return 0
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    from frugal import records
+
+    files = records.migrate(arguments.paths)
+    for file in files:
+        if file.rewritten:
+            print(f"{file.path}: {file.found} -> {records.SCHEMA_VERSION}")
+    rewritten = sum(file.rewritten for file in files)
+    print(f"{rewritten} of {len(files)} files rewritten at schema version {records.SCHEMA_VERSION}")
     return 0
 
 

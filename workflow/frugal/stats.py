@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy import special
 from scipy import stats as sps
 
 ALPHA = 0.05
@@ -117,29 +118,30 @@ def paired_ratio(
     """
     if len(base) != len(cand):
         raise ValueError(f"paired_ratio: base has {len(base)} sessions, cand has {len(cand)}: give the same sessions")
-    sign = -1.0 if higher_is_better else 1.0
-    logs = []
-    for session, (b, c) in enumerate(zip(base, cand, strict=True)):
-        if len(b) == 0 or len(c) == 0:
-            continue
-        if len(b) != len(c):
+    sessions = [session for session, (b, c) in enumerate(zip(base, cand, strict=True)) if len(b) and len(c)]
+    for session in sessions:
+        if len(base[session]) != len(cand[session]):
             raise ValueError(
-                f"paired_ratio: session {session} has {len(b)} rounds of base and {len(c)} of cand: give pairs"
+                f"paired_ratio: session {session} has {len(base[session])} rounds of base and {len(cand[session])} of "
+                "cand: give pairs"
             )
-        logs.append(sign * (_logs(b, f"base[{session}]") - _logs(c, f"cand[{session}]")))
-    return ratio_of_logs(logs)
+    logs = _logs(base, sessions, "base") - _logs(cand, sessions, "cand")
+    ends = np.cumsum([len(base[session]) for session in sessions])
+    return ratio_of_logs(np.split(-logs if higher_is_better else logs, ends[:-1]) if sessions else [])
 
 
 def ratio_of_logs(logs: Sequence[np.ndarray]) -> Ratio:
     """As `paired_ratio`, from ln ratios [session][round]; every session has at least one round."""
     if not logs:
         return Ratio(None, None, None, "none", 0, 0)
-    means = np.array([np.mean(r) for r in logs])
+    # All sessions at once: a campaign has thousands of pairs, of a few rounds each.
     rounds = np.concatenate(logs)
+    lengths = np.array([len(r) for r in logs])
+    means = np.add.reduceat(rounds, np.cumsum(lengths) - lengths) / lengths
     count, n_rounds = len(means), len(rounds)
     mean = float(np.mean(means))
     freedom = n_rounds - count
-    within = sum(float(np.sum((r - m) ** 2)) for r, m in zip(logs, means, strict=True))
+    within = float(np.sum((rounds - np.repeat(means, lengths)) ** 2))
     known = {
         "n_sessions": count,
         "n_rounds": n_rounds,
@@ -162,7 +164,7 @@ def ratio_of_logs(logs: Sequence[np.ndarray]) -> Ratio:
         math.exp(mean + half),
         "t_sessions",
         mde=math.expm1((t_quantile(1 - ALPHA / 2, count - 1) + t_quantile(POWER, count - 1)) * error),
-        p_raw=2.0 * float(sps.t.sf(abs(mean) / error, count - 1)),
+        p_raw=2.0 * float(special.stdtr(count - 1, -abs(mean) / error)),
         sd_session=sd,
         **known,
     )
@@ -297,5 +299,10 @@ def _positive(x: Sequence[float], name: str) -> np.ndarray:
     return values
 
 
-def _logs(x: Sequence[float], name: str) -> np.ndarray:
-    return np.log(_positive(x, name))
+def _logs(values: Sequence[Sequence[float]], sessions: Sequence[int], name: str) -> np.ndarray:
+    """ln of the rounds of these sessions, one after another."""
+    flat = np.array([value for session in sessions for value in values[session]], dtype=np.float64)
+    if not np.all(np.isfinite(flat) & (flat > 0)):
+        for session in sessions:
+            _positive(values[session], f"{name}[{session}]")
+    return np.log(flat)

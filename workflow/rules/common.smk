@@ -39,7 +39,8 @@ LABELS = sorted(CONFIG.devices)
 # The pinned tools, for what they build: without conda a new compiler would go unnoticed.
 TOOLS = hashlib.sha256((REPOSITORY / "envs" / "constraints.txt").read_bytes()).hexdigest()
 # What one session depends on: more sessions, another margin or a permission measure nothing anew.
-SESSION_KEYS = set(type(CONFIG.timing).model_fields) - {"sessions", "margin_kernel", "margin_end_to_end", "force"}
+JUDGING_KEYS = {"sessions", "margin_kernel", "margin_end_to_end", "clock_shift_min", "force"}
+SESSION_KEYS = set(type(CONFIG.timing).model_fields) - JUDGING_KEYS
 RAW = f"<results>/raw/{CONFIG.preset}"
 CUSNN_FIGURES = ["cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline"]
 FIGURES = CUSNN_FIGURES if "cusnn" in CONFIG.systems else []

@@ -38,6 +38,7 @@ rule compare:
     params:
         margin_kernel=CONFIG.timing.margin_kernel,
         margin_end_to_end=CONFIG.timing.margin_end_to_end,
+        clock_shift_min=CONFIG.timing.clock_shift_min,
         source=source_hash("frugal.compare"),
     message:
         "comparing ours with every baseline"

@@ -7,5 +7,7 @@ with job(snakemake) as say:
 
     from frugal.aggregate import aggregate
 
-    report = aggregate(snakemake.input, Path(snakemake.output.runs).parent, keep_hashes=None)
+    report = aggregate(snakemake.input, Path(snakemake.output.runs).parent)
+    for line in report.details:
+        print(line)
     say(report.summary)

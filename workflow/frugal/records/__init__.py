@@ -6,6 +6,7 @@ frugal.compare adds `comparisons`. Columns and their meanings: frugal.records.co
 
 from frugal.records.canonical import canonical_json, case_id
 from frugal.records.columns import Claim, Comparison, Measurement, RowKey, Run, Sample
+from frugal.records.migrate import Migrated, migrate
 from frugal.records.privacy import scrub
 from frugal.records.read import job_files, job_run, job_samples, job_table, read, read_job
 from frugal.records.schema import SCHEMA_VERSION, SCHEMAS, RecordError, SchemaMismatch, meanings
@@ -17,6 +18,7 @@ __all__ = [
     "Claim",
     "Comparison",
     "Measurement",
+    "Migrated",
     "RecordError",
     "RowKey",
     "Run",
@@ -29,6 +31,7 @@ __all__ = [
     "job_samples",
     "job_table",
     "meanings",
+    "migrate",
     "read",
     "read_job",
     "scrub",

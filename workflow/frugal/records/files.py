@@ -26,13 +26,17 @@ def write_parquet(path: str | Path, table: pa.Table, metadata: dict[bytes, bytes
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a file of ours, its metadata in `.schema.metadata`, and only some columns where they are named.
+    """Read a file of ours, its metadata in `.schema.metadata`, and only those of `columns` that it has, where named.
 
     Raises RecordError for a missing, foreign or damaged file and SchemaMismatch for another major version.
     """
     path = Path(path)
     metadata = read_metadata(path)
     try:
+        if columns is not None:
+            there = pq.read_schema(path).names
+            # One at least: without any, the number of rows would be lost.
+            columns = [name for name in columns if name in there] or there[:1]
         table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
     except (pa.ArrowException, OSError) as problem:
         raise _damaged(path, problem) from problem

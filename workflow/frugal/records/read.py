@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,22 +16,23 @@ from frugal.records.write import run_from_json, table_of
 _IN_JOBS = ("runs", "measurements", "samples")
 
 
-def read(path_or_dir: str | Path, table: str) -> pa.Table:
+def read(path_or_dir: str | Path, table: str, columns: Collection[str] | None = None) -> pa.Table:
     """Read a table from one file, from a folder with `<table>.parquet`, or from all job files beneath a folder.
 
-    Columns that an older minor version lacked are null. Raises RecordError for an unknown table, a missing, foreign or
-    damaged file and a folder without such rows; SchemaMismatch for another major version.
+    Only these `columns`, in the schema's order, where they are named. Columns that an older minor version lacked are
+    null. Raises RecordError for an unknown table or column, a missing, foreign or damaged file and a folder without
+    such rows; SchemaMismatch for another major version.
     """
-    schema = schema_of(table)
+    schema = _schema(table, columns)
     path = Path(path_or_dir)
     if not path.is_dir():
-        return _read_file(path, table)
+        return _read_file(path, table, schema)
     if (path / f"{table}.parquet").is_file():
-        return _read_file(path / f"{table}.parquet", table)
+        return _read_file(path / f"{table}.parquet", table, schema)
     jobs = job_files(path) if table in _IN_JOBS else []
     if not jobs:
         raise RecordError(f"{path} holds neither {table}.parquet nor job files with {table}: run what makes them first")
-    return pa.concat_tables([_read_file(job, table) for job in jobs]).cast(schema)
+    return pa.concat_tables([_read_file(job, table, schema) for job in jobs]).cast(schema)
 
 
 def read_job(path: str | Path) -> tuple[Run, list[Measurement], dict[RowKey, list[Sample]]]:
@@ -77,16 +79,28 @@ def job_samples(table: pa.Table) -> pa.Table:
     return pa.Table.from_arrays([*keys, *values], schema=SCHEMAS["samples"])
 
 
-def _read_file(path: Path, table: str) -> pa.Table:
+def _schema(table: str, columns: Collection[str] | None) -> pa.Schema:
+    """The schema of a table with only some columns; RecordError for one that it does not have."""
+    schema = schema_of(table)
+    if columns is None:
+        return schema
+    unknown = [name for name in columns if name not in schema.names]
+    if unknown:
+        raise RecordError(f"{table} has no column {', '.join(unknown)}: docs/output.md lists those there are")
+    return pa.schema([f for f in schema if f.name in columns])
+
+
+def _read_file(path: Path, table: str, schema: pa.Schema) -> pa.Table:
     kind = read_metadata(path).get(TABLE_KEY, b"nothing known").decode()
     if kind == "job" and table in _IN_JOBS:
         job = job_table(path)
         if table == "runs":
-            return table_of("runs", [job_run(job)])
-        return job_samples(job) if table == "samples" else job.drop_columns("samples").cast(SCHEMAS[table])
+            return table_of("runs", [job_run(job)]).select(schema.names)
+        whole = job_samples(job) if table == "samples" else job.drop_columns("samples").cast(SCHEMAS[table])
+        return whole.select(schema.names)
     if kind != table:
         raise RecordError(f"{path} holds {kind}, not {table}: name the file of {table}")
-    return conform(read_parquet(path), SCHEMAS[table], path)
+    return conform(read_parquet(path, schema.names), schema, path)
 
 
 def _conform_samples(lists: pa.ChunkedArray) -> pa.ListArray:

@@ -25,9 +25,11 @@ class SchemaMismatch(FrugalError):
     """A file of another major schema version. `found` and `expected` are version strings (`found` may be `none`)."""
 
     def __init__(self, found: str, expected: str, what: object = "the file") -> None:
+        major, expected_major = found.split(".")[0], expected.split(".")[0]
+        newer = major.isdigit() and int(major) > int(expected_major)
         super().__init__(
-            f"{what} has schema version {found}, this frugal reads {expected.split('.')[0]}.x: "
-            "rerun what made it or type `frugal migrate`"
+            f"{what} has schema version {found}, this frugal reads and migrates {expected_major}.x: "
+            + ("update frugal" if newer else "rerun what made it")
         )
         self.found = found
         self.expected = expected

@@ -35,8 +35,8 @@ def write_job(
     problems += _mismatches(run, rows, samples)
     refuse(problems, path)
     table = pa.Table.from_arrays([*row_arrays, sample_array], schema=JOB)
-    stored = pa.Table.from_arrays(run_arrays, schema=SCHEMAS["runs"]).to_pylist()[0]
-    write_parquet(path, table, {TABLE_KEY: b"job", RUN_KEY: _run_json(stored)})
+    (stored,) = pa.Table.from_arrays(run_arrays, schema=SCHEMAS["runs"]).to_pylist()
+    write_parquet(path, table, {TABLE_KEY: b"job", RUN_KEY: run_json(stored)})
 
 
 def write_table(path: str | Path, table: pa.Table, name: str) -> None:
@@ -68,7 +68,8 @@ def run_from_json(text: bytes) -> Run:
     return Run(**values)
 
 
-def _run_json(stored: Mapping[str, object]) -> bytes:
+def run_json(stored: Mapping[str, object]) -> bytes:
+    """A row of `runs` as it stands in a job file's metadata."""
     plain = {key: utc_text(value) if isinstance(value, datetime) else value for key, value in stored.items()}
     return canonical_json(plain).encode()
 
