@@ -98,7 +98,7 @@ def method(cfg: Config, kind: str) -> Work:
     common = {"flop": flop, "bytes": moved, "memory_bytes": 8 * moved}
     equal = ("cold", "graph") if gpu else ("wall",)
     noise = ("cold", "hot", "graph", "wall") if gpu else ("cold", "hot", "wall")
-    energy = ("graph", "wall") if gpu else ("wall",)
+    energy = ("graph",) if gpu else ("wall",)
     cases = {
         "equal": [Case(arms=(equal, equal), **common)] * 40,
         "noise": [Case(arms=(noise,), **common)] * 4,
