@@ -42,8 +42,13 @@ TOOLS = hashlib.sha256((REPOSITORY / "envs" / "constraints.txt").read_bytes()).h
 JUDGING_KEYS = {"sessions", "margin_kernel", "margin_end_to_end", "clock_shift_min", "force"}
 SESSION_KEYS = set(type(CONFIG.timing).model_fields) - JUDGING_KEYS
 RAW = f"<results>/raw/{CONFIG.preset}"
+SYSTEM_NAMES = {"cusnn": "cuSNN", "method": "Method"}
 CUSNN_FIGURES = ["cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline"]
-FIGURES = CUSNN_FIGURES if "cusnn" in CONFIG.systems else []
+METHOD_FIGURES = ["method_equal", "method_noise"]
+FIGURES = [
+    *(CUSNN_FIGURES if "cusnn" in CONFIG.systems else []),
+    *(METHOD_FIGURES if "method" in CONFIG.systems else []),
+]
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
@@ -138,10 +143,18 @@ def timing_threads(wildcards):
 
 def raw_files():
     """Every file of rows that this campaign makes."""
-    return [
-        *expand(f"{RAW}/{{label}}/cusnn/sparsity/{{network}}.parquet", label=LABELS, network=NETWORKS),
-        *expand(f"{RAW}/{{label}}/cusnn/layers/session-{{k}}.parquet", label=LABELS, k=range(SESSIONS)),
-    ]
+    files = []
+    if "cusnn" in CONFIG.systems:
+        files += expand(f"{RAW}/{{label}}/cusnn/sparsity/{{network}}.parquet", label=LABELS, network=NETWORKS)
+        files += expand(f"{RAW}/{{label}}/cusnn/layers/session-{{k}}.parquet", label=LABELS, k=range(SESSIONS))
+    if "method" in CONFIG.systems:
+        files += expand(
+            f"{RAW}/{{label}}/method/{{experiment}}/session-{{k}}.parquet",
+            label=LABELS,
+            experiment=CONFIG.method.experiments,
+            k=range(SESSIONS),
+        )
+    return files
 
 
 def recorded_files():
