@@ -42,7 +42,7 @@ def test_the_report_of_a_real_smoke_campaign(reported: Campaign):
         for name in DRAWN:
             picture = driver.find_element(By.CSS_SELECTOR, f"#figure-{name} img")
             assert int(picture.get_property("naturalWidth")) > 0
-        for table in ("verdict-summary", "claim-summary", "control-sessions", "cost", "sessions"):
+        for table in ("verdicts-1", "claim-summary", "control-sessions", "cost", "sessions"):
             assert driver.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr")
         planned = driver.find_elements(By.CSS_SELECTOR, "#cost tbody tr td")[2].text
         assert " to " in planned

@@ -30,7 +30,6 @@ rule report_page:
     conda:
         "../../envs/core.yaml"
     params:
-        captions=str(REPOSITORY / "workflow/report"),
         source=source_hash("frugal.report"),
     message:
         "writing the report"

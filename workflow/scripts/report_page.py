@@ -11,7 +11,7 @@ with job(snakemake) as say:
     inputs = report.read(
         results,
         sorted({Path(path).parent for path in snakemake.input.recorded}),
-        captions=snakemake.params.captions,
+        captions=snakemake.input.captions,
         availability=snakemake.input.availability,
         figures=list(dict.fromkeys(Path(path).stem for path in snakemake.input.figures)),
         plan=snakemake.input.plan,

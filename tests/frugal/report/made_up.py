@@ -16,7 +16,7 @@ from frugal.figures import NAMES
 from tests.frugal.record_rows import a_row, a_run, a_sample
 
 ROOT = Path(__file__).resolve().parents[3]
-CAPTIONS = ROOT / "workflow" / "report"
+CAPTIONS = sorted((ROOT / "workflow" / "report").glob("*.rst"))
 SAMPLES = 12  # of a block
 GREEN = {
     "null": {"colour": "green", "measured": 1.002, "wanted": [0.95, 1.05], "words": "two names of one function"},

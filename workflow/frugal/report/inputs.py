@@ -72,14 +72,14 @@ def read(
     results: str | Path,
     recorded: Iterable[str | Path] = (),
     *,
-    captions: str | Path,
+    captions: Iterable[str | Path] = (),
     figures: Sequence[str] = NAMES,
     availability: str | Path | None = None,
     plan: str | Path | None = None,
 ) -> Inputs:
     """Read a results folder and recorded campaigns.
 
-    `captions` is a folder of `<figure>.rst`; `figures` are the names of those to show, as far as they are drawn;
+    `captions` are files `<figure>.rst`; `figures` are the names of those to show, as far as they are drawn;
     `availability` and `plan` are JSON files, which need not exist.
     Raises FrugalError for a recorded folder that is not there and for a damaged file.
     """
@@ -93,7 +93,7 @@ def read(
         samples=samples,
         claims=claims.to_pandas(),
         figures=tuple(_figure(results / "figures", name) for name in figures if _drawn(results / "figures", name)),
-        captions={path.stem: path.read_text("utf-8") for path in sorted(Path(captions).glob("*.rst"))},
+        captions={path.stem: path.read_text("utf-8") for path in map(Path, captions)},
         availability=_json(availability) or {},
         plan=_json(plan),
     )  # fmt: skip

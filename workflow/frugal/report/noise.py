@@ -37,7 +37,8 @@ def noise(campaign: Campaign, name: str) -> Table | None:
             ]
         )
     columns = [*(["machine"] if several else []), "metric and regime", "#pairs", "#sessions", "#σ of sessions",
-               "#σ of rounds", "#half-width of the interval", "#difference found with 80 % power"]  # fmt: skip
+               "#σ of rounds", "#half-width of the interval",
+               "#difference found with 80\N{NO-BREAK SPACE}% power"]  # fmt: skip
     note = (
         "Median over the pairs, and in brackets the value that nine in ten stay below. σ are standard deviations of "
         "logarithms of ratios: between the means of sessions, and between rounds inside a session."

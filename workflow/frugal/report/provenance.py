@@ -81,7 +81,7 @@ def sessions(campaign: Campaign, name: str) -> Table | None:
             cell(run.experiment),
             number(run.session, lambda n: f"{n:.0f}"),
             *([cell(run.machine)] if several else []),
-            cell(words.stamp(run.started_at)),
+            number(run.started_at.timestamp(), lambda _, when=run.started_at: words.stamp(when)),
             number(run.wall_s, words.duration),
             number(run.load_1min),
             number(run.steal_fraction, words.percent),
@@ -94,7 +94,7 @@ def sessions(campaign: Campaign, name: str) -> Table | None:
     ]
     if not rows:
         return None
-    columns = ["experiment", "#session", *(["machine"] if several else []), "started (UTC)", "#took", "#load",
+    columns = ["experiment", "#session", *(["machine"] if several else []), "#started (UTC)", "#took", "#load",
                "#stolen", "#SM clock", "#copy", "#restarts", "run"]  # fmt: skip
     return without_empty(table(name, "Sessions and other jobs", columns, rows))
 

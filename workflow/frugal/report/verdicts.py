@@ -16,7 +16,7 @@ from frugal.report.tables import Cell, Table, badge, cell, number, table
 # Left to right in the bar, best first.
 ORDER = ("FASTER", "BETTER", "SAME", "INCONCLUSIVE", "CLOCK_SHIFT", "SLOWER", "WORSE", "none")
 MOST_ROWS = 3000  # a longer table makes the page slow; the rest is in Parquet
-_GROUP = ["system", "experiment", "machine", "metric", "regime", "l2", "candidate", "baseline"]
+_GROUP = ["metric", "regime", "l2", "candidate", "baseline"]
 
 
 def judged(campaign: Campaign) -> pd.DataFrame:
@@ -24,38 +24,36 @@ def judged(campaign: Campaign) -> pd.DataFrame:
     return campaign.comparisons[campaign.comparisons["system"] != "control"]
 
 
-def summary(campaign: Campaign, name: str) -> Table | None:
-    """Verdicts counted by what is compared; None where nothing was compared."""
-    pairs = judged(campaign)
-    if pairs.empty:
-        return None
-    several = pairs["machine"].nunique() > 1
-    rows = []
-    for keys, part in pairs.groupby(_GROUP, dropna=False, sort=True):
-        system, experiment, machine, metric, regime, l2, candidate, baseline = keys
-        counts = part["verdict"].fillna("none").value_counts().to_dict()
-        ratios = part["ratio"].dropna()
-        mean = stats.geomean(ratios.tolist()) if len(ratios) else None
-        spoken = ", ".join(
-            f"{counts[v]}\N{NO-BREAK SPACE}{words.verdict(None if v == 'none' else v)}" for v in ORDER if v in counts
-        )
-        rows.append(
-            [
-                cell(f"{words.system(system)} {experiment}"),
-                *([cell(machine)] if several else []),
-                cell(candidate),
-                cell(baseline),
-                cell(metric if words.missing(regime) else f"{metric}, {words.regime(regime, l2)}"),
-                number(len(part), lambda n: f"{n:.0f}"),
-                number(mean, words.times),
-                Cell(words.between(ratios.min(), ratios.max()), ratios.min()) if len(ratios) else cell(None),
-                Cell(spoken, counts.get("FASTER", 0) + counts.get("BETTER", 0), drawing=_bar(counts)),
-            ]
-        )
-    columns = ["system", *(["machine"] if several else []), "ours", "baseline", "metric and regime", "#cases",
-               "#geometric mean of ratios", "#lowest to highest case", "verdicts"]  # fmt: skip
-    note = "A ratio above 1 says that ours is better. A verdict is given case by case, never for the mean."
-    return table(name, "Verdicts by system", columns, rows, note)
+def summaries(campaign: Campaign, name: str) -> list[Table]:
+    """Verdicts counted by what is compared, a table a system, experiment and machine."""
+    several = len(campaign.machines) > 1
+    found = []
+    for (system, experiment, machine), part in judged(campaign).groupby(["system", "experiment", "machine"], sort=True):
+        rows = [_counted(keys, some) for keys, some in part.groupby(_GROUP, dropna=False, sort=True)]
+        columns = ["ours", "baseline", "#mean ratio", "verdicts", "#cases", "#lowest to highest case",
+                   "metric and regime"]  # fmt: skip
+        caption = f"{words.system(system)} {experiment}" + (f", {machine}" if several else "")
+        found.append(table(f"{name}-{len(found) + 1}", caption, columns, rows))
+    return found
+
+
+def _counted(keys: tuple, part: pd.DataFrame) -> list[Cell]:
+    """One row: how ours stands to a baseline in a regime, over all cases."""
+    metric, regime, l2, candidate, baseline = keys
+    counts = part["verdict"].fillna("none").value_counts().to_dict()
+    ratios = part["ratio"].dropna()
+    spoken = ", ".join(
+        f"{counts[v]}\N{NO-BREAK SPACE}{words.verdict(None if v == 'none' else v)}" for v in ORDER if v in counts
+    )
+    return [
+        cell(candidate),
+        cell(baseline),
+        number(stats.geomean(ratios.tolist()) if len(ratios) else None, words.times),
+        Cell(spoken, counts.get("FASTER", 0) + counts.get("BETTER", 0), drawing=_bar(counts)),
+        number(len(part), lambda n: f"{n:.0f}"),
+        Cell(words.between(ratios.min(), ratios.max()), ratios.min()) if len(ratios) else cell(None),
+        cell(metric if words.missing(regime) else f"{metric}, {words.regime(regime, l2)}"),
+    ]
 
 
 def pairs(campaign: Campaign, names: Mapping[str, str], name: str) -> Table | None:
