@@ -193,19 +193,22 @@ class _Storage(weakref.ref):
 
 
 def _storages(tree: object) -> Iterator[torch.UntypedStorage]:
-    """The storages of all tensors in nested mappings and iterables, shared ones more than once."""
+    """The storages of all tensors in modules and in nested mappings and iterables, shared ones more than once."""
     if isinstance(tree, torch.Tensor):
         yield from _of_tensor(tree)
+    elif isinstance(tree, (tuple, list)):
+        for part in tree:
+            yield from _storages(part)
+    elif tree is None or isinstance(tree, (int, float, str, bytes)):
+        return  # most arguments of operations: the questions below are slow
     elif isinstance(tree, torch.UntypedStorage):
         yield tree
     elif isinstance(tree, torch.nn.Module):
         yield from _storages((tree.parameters(), tree.buffers()))
     elif isinstance(tree, Mapping):
-        for part in tree.values():
-            yield from _storages(part)
-    elif isinstance(tree, Iterable) and not isinstance(tree, (str, bytes)):
-        for part in tree:
-            yield from _storages(part)
+        yield from _storages(tuple(tree.values()))
+    elif isinstance(tree, Iterable):
+        yield from _storages(tuple(tree))
 
 
 def _of_tensor(tensor: torch.Tensor) -> Iterator[torch.UntypedStorage]:
