@@ -89,7 +89,7 @@ def test_a_good_campaign_raises_no_objection(usual_page):
     assert "No objection." in banner
     assert not {"Stop", "Caution"} & set(banner.split())
     assert "3 of 3" in banner
-    assert "6 cases, 2 implementations" in banner
+    assert "Timed 6 cases, 2 implementations" in banner
 
 
 def red(session):

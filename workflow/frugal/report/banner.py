@@ -60,7 +60,8 @@ def facts(inputs: Inputs) -> list[tuple[str, str]]:
     here = inputs.here
     if here.runs.empty:
         return []
-    runs, rows = here.runs, here.measurements[here.measurements["system"] != "control"]
+    runs, rows = here.runs, here.measurements
+    rows = rows[(rows["system"] != "control") & rows["regime"].notna()]
     timed = timed_runs(here)
     sessions = timed["session"].nunique()
     planned = int(timed["sessions_planned"].max()) if len(timed) else 0
@@ -69,7 +70,7 @@ def facts(inputs: Inputs) -> list[tuple[str, str]]:
         ("Preset", words.listing(sorted(runs["preset"].unique()))),
         ("Sessions", f"{sessions} of {planned}" if len(timed) else "none timed"),
         (
-            "Measured",
+            "Timed",
             f"{words.count(rows['case_id'].nunique(), 'case')}, {words.count(rows['arm'].nunique(), 'implementation')}",
         ),
         ("Machine time", words.duration(runs["wall_s"].sum())),
