@@ -79,6 +79,27 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder of them")
     migrate.set_defaults(call=_migrate)
 
+    compare = commands.add_parser(
+        "compare",
+        help="measure two commits side by side",
+        description="Measure two commits of this repository in alternating sessions, each by its own workflow, and "
+        "judge HEAD against BASE. The exit status is 0, 1 where something of ours became slower or broke, and 2 where "
+        "nothing could be compared. What is finished is kept: the same command goes on.",
+    )
+    compare.add_argument("base", metavar="BASE", help="a branch, tag or hash: what to compare with")
+    compare.add_argument("head", metavar="HEAD", help="what to judge, such as HEAD")
+    compare.add_argument("--preset", choices=["smoke", "quick", "sweep", "headline"], default="quick",
+                         help="how much is measured (default: %(default)s)")  # fmt: skip
+    compare.add_argument("--sessions", type=int, metavar="N", help="sessions of each commit (default: the preset's)")
+    compare.add_argument("--experiment", default="cusnn/layers", metavar="SYSTEM/NAME", help="default: %(default)s")
+    compare.add_argument("--configfile", type=Path, default=None, metavar="FILE", help="default: config.yaml")
+    compare.add_argument("--config", action="append", default=[], metavar="KEY=VALUE",
+                         help="a key, such as cusnn.networks=[resnet50]; may be repeated")  # fmt: skip
+    compare.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+    compare.add_argument("--cores", default="all", help="cores that each workflow may use (default: %(default)s)")
+    compare.add_argument("--keep", action="store_true", help="keep the two worktrees")
+    compare.set_defaults(call=_compare)
+
     plan = commands.add_parser(
         "plan",
         help="say what a campaign will take, before anything runs",
@@ -140,6 +161,37 @@ def _migrate(arguments: argparse.Namespace) -> int:
     rewritten = sum(file.rewritten for file in files)
     print(f"{rewritten} of {len(files)} files rewritten at schema version {records.SCHEMA_VERSION}")
     return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from frugal import commits
+
+    try:
+        found = commits.compare(
+            arguments.base,
+            arguments.head,
+            preset=arguments.preset,
+            count=arguments.sessions,
+            experiment=arguments.experiment,
+            configfile=arguments.configfile,
+            overrides=arguments.config,
+            results=arguments.results,
+            cores=arguments.cores,
+            keep=arguments.keep,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        written = commits.write(found)
+    except FrugalError as problem:
+        print(f"frugal: {problem}", file=sys.stderr)
+        return 2
+    except OSError as problem:
+        print(f"frugal: {os_sentence(problem)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("frugal: stopped; what is finished is kept, and the same command goes on", file=sys.stderr)
+        return 130
+    print(f"{commits.text(found)}\n\n{written}")
+    return commits.exit_status(found)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
