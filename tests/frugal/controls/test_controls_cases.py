@@ -26,7 +26,7 @@ VARIANT = control.variants()[0]
 @pytest.fixture
 def measured(monkeypatch):
     """The rows and samples of the controls of one small session on this CPU."""
-    monkeypatch.setitem(planted.COPIED, "cpu", 10_000)
+    monkeypatch.setitem(planted.PIECE, "cpu", 2_000)
     device = CpuDevice(llc_bytes=1)
     rows, samples = [], {}
     for case, arms in controls.cases(device, "smoke", "cusnn/layers"):
@@ -157,7 +157,7 @@ def test_a_gpu_launches_the_cubin_that_was_built(reports, monkeypatch):
         prepared.run()
         assert torch.equal(prepared.outputs[0], x)
     assert loaded == [reports[1].with_suffix("")]
-    assert kernel.bound == [((4, 1, 1), 256, 3800, 1000), ((4, 1, 1), 256, 3876, 1000)]
+    assert kernel.bound == [((8, 1, 1), 128, 3800, 1000), ((8, 1, 1), 128, 3876, 1000)]
 
 
 def test_without_its_kernel_a_gpus_planted_control_says_so(reports):

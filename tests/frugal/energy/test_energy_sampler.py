@@ -13,6 +13,7 @@ from energy_fakes import FakeBoard, FakeClock, FakeNvml
 
 from frugal.clock import SystemClock
 from frugal.energy import POLL, Gauge, Sampler, gauge_of, ring
+from frugal.energy import __main__ as polling
 from frugal.energy.ring import CAPACITY, SIZE, Ring
 
 DRIVER = """
@@ -91,6 +92,38 @@ def test_a_sampler_that_ends_early_is_told(driver, tmp_path):
     sampler = Sampler(Gpu(), 0.01).start()
     assert len(sampler.missing()) == 5
     assert not sampler.close()
+
+
+def test_a_poll_that_takes_longer_than_a_period_delays_the_next_ones(monkeypatch):
+    clock, polls_left = FakeClock(), [3]
+    sleep = clock.sleep
+
+    def strict_sleep(seconds):
+        assert seconds >= 0, "time.sleep refuses a negative time"
+        sleep(seconds)
+
+    def slow_poll(gauge, ns):
+        polls_left[0] -= 1
+        clock.at += 70_000_000
+        return (ns, 0.0, 0.0, 0.0, 0.0, 0)
+
+    def ticking():
+        clock.at += 1000  # looking at a clock takes time too
+        return clock.at
+
+    clock.sleep, clock.ns = strict_sleep, ticking
+    monkeypatch.setattr(polling, "SystemClock", lambda: clock)
+    monkeypatch.setattr(polling, "gauge_of", lambda uuid: object())
+    monkeypatch.setattr(polling, "poll", slow_poll)
+    monkeypatch.setattr(polling.os, "getppid", lambda: 1 if polls_left[0] else 0)
+    monkeypatch.setattr(polling.signal, "signal", lambda *given: None)
+    descriptor = os.memfd_create("polls")
+    os.ftruncate(descriptor, SIZE)
+    polling.main(descriptor, "1", 0.05, 1)
+    written = Ring(descriptor)
+    os.close(descriptor)
+    assert len(written) == 3
+    assert np.all(np.diff(written.between(0, 10**18)["ns"]) >= 70_000_000)
 
 
 def test_the_sampler_ends_with_its_parent(driver):

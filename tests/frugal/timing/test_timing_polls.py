@@ -107,6 +107,11 @@ def test_a_clock_below_three_quarters_of_the_settled_one_leaves_a_sample_out():
     assert slowed(made, 1, polls((105, 1484, 0)), Design.of("quick", discard_clock_fraction=0.5)) == [False]
 
 
+@pytest.mark.parametrize(("why", "out"), [(0x4, False), (0x0, True), (-1, True), (0x4 | 0x8, True)])
+def test_a_low_clock_under_the_power_cap_is_the_arms_own(why, out):
+    assert slowed(block(100), 1, polls((105, 1410, why)), DESIGN) == [out]
+
+
 def test_the_nearest_poll_judges_where_none_fell_into_the_sample_and_a_far_one_does_not():
     made = block(100, 120, 140)
     seen = polls((99, 1980, 8), (125, 1980, 0), (131, 1980, 0), (300, 1980, 8))

@@ -21,8 +21,9 @@ def main(descriptor: int, uuid: str, period_s: float, parent: int) -> None:
     due = clock.ns()
     while os.getppid() == parent:
         ring.append(poll(gauge, clock.ns()))
-        due = max(due + round(period_s * 1e9), clock.ns())
-        clock.sleep((due - clock.ns()) * 1e-9)
+        now = clock.ns()
+        due = max(due + round(period_s * 1e9), now)  # a poll that took longer than a period delays those after it
+        clock.sleep((due - now) * 1e-9)
 
 
 if __name__ == "__main__":

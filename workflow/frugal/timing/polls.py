@@ -18,6 +18,8 @@ from frugal.timing.design import Design
 # NVML's clock event reasons that are no choice of the driver's power management but an emergency: HwSlowdown 0x8,
 # SwThermalSlowdown 0x20, HwThermalSlowdown 0x40, HwPowerBrakeSlowdown 0x80. SwPowerCap (0x4) is normal under load.
 SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
+# It lowers the clock too, below three quarters under a large TF32 product, but by the arm's own power: no emergency.
+POWER_CAP = 0x4
 REACH = 2  # periods: a poll further away says nothing about a sample
 
 
@@ -40,7 +42,9 @@ class Polls:
         """Which of these polls found the device slowed down: a flag for each."""
         bad = (polled["event_reasons"] > 0) & (polled["event_reasons"] & SLOWDOWN != 0)
         if self.settled_sm_hz is not None:
-            bad |= polled["sm_hz"] < design.discard_clock_fraction * self.settled_sm_hz  # NaN is not less
+            low = polled["sm_hz"] < design.discard_clock_fraction * self.settled_sm_hz  # NaN is not less
+            capped = (polled["event_reasons"] > 0) & (polled["event_reasons"] & POWER_CAP != 0)
+            bad |= low & ~capped
         return bad
 
 
