@@ -82,15 +82,22 @@ def test_equal_arms_must_be_about_equal(where, ratio, green):
     assert outcome["words"].startswith("two names of one function")
 
 
+PLANTED = [
+    (HEADLINE, 1.02, True), (("quick", "cuda"), 1.2, True), (("quick", "cuda"), 1.34, False),
+    (("quick", "cuda"), 1.08, False), (SMOKE, 1.41, True), (SMOKE, 1.39, False), (SMOKE, 2.99, True),
+    (SMOKE, 3.01, False),
+]  # fmt: skip
+LOOP = [(HEADLINE, 1.0251, True), (HEADLINE, 1.0252, False), (HEADLINE, 1.0150, True), (HEADLINE, 1.0149, False)]
+COPIES = [(HEADLINE, 1.0355, True), (HEADLINE, 1.0356, False), (HEADLINE, 1.0050, True), (HEADLINE, 1.0049, False)]
+
+
 @pytest.mark.parametrize(
-    ("where", "slower", "green"),
+    ("name", "where", "slower", "green"),
     [
-        (HEADLINE, 1.02, True), (HEADLINE, 1.0251, True), (HEADLINE, 1.0252, False), (HEADLINE, 1.0149, False),
-        (("quick", "cuda"), 1.2, True), (("quick", "cuda"), 1.34, False), (("quick", "cuda"), 1.08, False),
-        (SMOKE, 1.41, True), (SMOKE, 1.39, False), (SMOKE, 2.99, True), (SMOKE, 3.01, False),
+        *(("planted", *case) for case in [*PLANTED, *LOOP]),
+        *(("planted_copy", *case) for case in [*PLANTED, *COPIES]),
     ],
-)  # fmt: skip
-@pytest.mark.parametrize("name", ["planted", "planted_copy"])
+)
 def test_planted_work_must_be_found_at_its_size(name, where, slower, green):
     judged = session(*where, **{name: pair(name, [1.0, 1.0], [slower, slower])})
     assert (judged.outcomes[name]["colour"] == "green") == green

@@ -39,13 +39,13 @@ def judge(
     """
     own = [row for row in rows if row.system == "control"]
     out = RED if wanted.may_be_red(preset, device_kind) else YELLOW
-    planted = wanted.planted(preset, device_kind)
+    loop, copies = (wanted.planted(name, preset, device_kind) for name in ("planted", "planted_copy"))
     share = wanted.work(preset, device_kind)
     more = f"ours has {float(share):g} times the baseline's work"
     outcomes = {
         "null": _pair(own, samples, "null", wanted.null(preset, device_kind), out, "two names of one function"),
-        "planted": _pair(own, samples, "planted", planted, out, more),
-        "planted_copy": _pair(own, samples, "planted_copy", planted, out, more),
+        "planted": _pair(own, samples, "planted", loop, out, more),
+        "planted_copy": _pair(own, samples, "planted_copy", copies, out, more),
         "wrong": _wrong([row for row in own if row.experiment == "wrong"]),
     }
     if run is not None:
