@@ -75,7 +75,6 @@ test-gpu: $(STAMP) ## the tests that need an NVIDIA GPU
 bench-method: $(STAMP) ## what the method itself costs: host time a sample, CPU share, a million samples
 	$(BIN)/python -m tests.method.overhead $(ARGS)
 	$(BIN)/python -m tests.method.records_cost
-	$(BIN)/python tests/method/records_cost.py
 
 docs: $(STAMP) ## write what is generated: config.yaml, its schema, the tables in docs/
 	$(BIN)/python -m frugal.docs --write

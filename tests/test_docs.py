@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
-from frugal import cli, config, docs, provenance, records
+from frugal import cli, commits, config, docs, provenance, records
+from frugal.errors import FrugalError
 from frugal.timing.design import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -315,6 +317,28 @@ def test_frugal_migrate(results, monkeypatch, capsys):
         assert cli.main(shlex.split(line)[1:]) == 0
         assert pq.read_table("results/runs.parquet").schema.equals(table.schema, check_metadata=True)
         assert "1 of 3 files rewritten" in capsys.readouterr().out
+
+
+def test_frugal_compare(monkeypatch, capsys):
+    # what it measures is tested in tests/frugal/commits and tests/workflow; here, that it takes these words
+    asked = []
+
+    def noted(base, head, **options):
+        asked.append((base, head, options["preset"], options["overrides"]))
+        raise FrugalError("nothing is measured here")
+
+    monkeypatch.setattr(commits, "compare", noted)
+    for line in frugal_commands("compare"):
+        assert cli.main(shlex.split(line)[1:]) == 2
+        assert "nothing is measured here" in capsys.readouterr().err
+        _, head, preset, overrides = asked[-1]
+        assert (head, preset in PRESETS) == ("HEAD", True)
+        given = {}
+        for text in overrides:
+            key, value = text.split("=")
+            section, name = key.split(".")
+            given.setdefault(section, {})[name] = yaml.safe_load(value)
+        config.load(given)
 
 
 def test_every_frugal_command_is_run():
