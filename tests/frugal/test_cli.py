@@ -13,7 +13,7 @@ from PIL import Image
 from frugal import __version__, cli, provenance
 from frugal.data.image_to_bin import read_bin
 
-COMMANDS = {"doctor", "image-to-bin", "migrate", "plan", "refresh"}
+COMMANDS = {"compare", "doctor", "image-to-bin", "migrate", "plan", "refresh"}
 
 
 @pytest.fixture
