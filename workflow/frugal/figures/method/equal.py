@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -88,8 +90,8 @@ def _draw(axes: Axes, machine: str, regime: str, l2: str, rows: pd.DataFrame) ->
     false = int((rows["kind"] == "false").sum())
     planted = rows[rows["kind"] == "planted"]
     pairs = ", ".join(
-        f"{row.experiment.replace('_', ' ')} {row.ratio:.4f} ({row.verdict or 'no verdict'})"
-        for row in planted.itertuples()
+        _planted(str(name), own["ratio"].astype(float), own["verdict"].fillna("no verdict").unique())
+        for name, own in planted.groupby("experiment")
     )
     head = f"{machine} · regime {regime}" + (f", L2 {l2}" if l2 else "")
     line = f"{len(equal)} equal pairs: {words}; false verdicts: {false}" + (f"; planted: {pairs}" if pairs else "")
@@ -97,6 +99,11 @@ def _draw(axes: Axes, machine: str, regime: str, l2: str, rows: pd.DataFrame) ->
     axes.set(xlabel="", ylabel="ratio")
     axes.set_xticks([])
     return f"{head}: {line}."
+
+
+def _planted(name: str, ratios: pd.Series, verdicts: Sequence[str]) -> str:
+    low, high = f"{ratios.min():.4f}", f"{ratios.max():.4f}"
+    return f"{name.replace('_', ' ')} {low if low == high else f'{low} to {high}'} ({', '.join(verdicts)})"
 
 
 def _legend() -> list[Line2D]:
