@@ -37,6 +37,9 @@ RUN_HERE = {
     'make figures ARGS="--config preset=quick"': "test_make_hands_arguments_to_snakemake",
     "snakemake --cores all claims": "test_snakemake_commands",
     "snakemake --workflow-profile gpu -- figures": "test_snakemake_commands",
+    "snakemake --cores all plan": "test_snakemake_commands",
+    "snakemake --cores all doctor": "test_snakemake_commands",
+    "snakemake --cores all report": "test_snakemake_commands",
     'make setup PIP_ARGS="--extra-index-url $TORCH_CPU_INDEX"': "test_make_hands_pip_its_options",
     "frugal image-to-bin photographs -o photographs.bin": "test_frugal_image_to_bin",
     'snakemake --cores all --config "data={images: photographs.bin}" -- figures': "test_snakemake_commands",
@@ -203,7 +206,8 @@ def test_make_targets_that_are_named_exist():
 def test_figures_named_are_those_that_are_drawn():
     from frugal.figures import NAMES
 
-    assert set(re.findall(r"`(cusnn_\w+)`", TEXT[ROOT / "docs" / "output.md"])) == set(NAMES)
+    named = re.findall(r"`((?:cusnn|method)_\w+)`", TEXT[ROOT / "docs" / "output.md"])
+    assert set(named) == set(NAMES)
 
 
 # ---- commands --------------------------------------------------------------------------------------------------------
