@@ -325,7 +325,8 @@ def test_versions_are_those_that_python_reports():
 
 def test_every_column_of_the_machine_is_filled():
     # What a session measures later is null here; all else must come from one of the two records.
-    later = {"copy_bytes_per_s", "flops_fp32", "flops_tf32", "launch_s", "event_floor_s", "energy_tick_s", "idle_w"}
+    later = {"copy_bytes_per_s", "flops_fp32", "flops_tf32", "flops_fp16", "launch_s", "event_floor_s"}
+    later |= {"energy_tick_s", "idle_w"}
     later |= {"settled_sm_hz", "steal_fraction"}
     of_the_system = {"cpu_governor", "cpu_turbo", "llc_bytes", "virtualization", "container_digest", "load_1min"}
     of_the_software = {"git_sha", "git_dirty", "snakemake", "numba_cuda", "torch_cuda", "cudnn"}

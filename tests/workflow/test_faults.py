@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -125,11 +126,8 @@ def small_disk(tmp_path: Path):
 def test_a_full_disk_leaves_no_file_cut_short(finished: Campaign, tmp_path: Path, small_disk: Path):
     copy = finished.copy_to(tmp_path / "copy")
     kernels = copy.folder / "results/kernels"
-    (report,) = [str(path.relative_to(copy.folder)) for path in kernels.rglob("*.json")]
-    for path in (kernels / "sparse").iterdir():
-        path.unlink()
-    (kernels / "sparse").rmdir()
-    kernels.rmdir()
+    (report,) = [str(path.relative_to(copy.folder)) for path in (kernels / "sparse").glob("*.json")]
+    shutil.rmtree(kernels)
     kernels.symlink_to(small_disk)
     (small_disk / "filler").write_bytes(bytes(1000 * 1024))
     done = copy.run("--", report)

@@ -2,12 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from reading_figures import words
+from reading_figures import layout_is_sound, words
 
+from frugal import figures
 from frugal.figures import method, style
 from frugal.figures.method.noise import BETWEEN, INSIDE, scatter
 
@@ -16,8 +18,8 @@ MACHINE = {"machine": "recorded on NVIDIA H200", "recorded": "nvidia-h200"}
 
 def pair(ratio: float, verdict: str | None, **more: object) -> dict:
     return {
-        "system": "method", "experiment": "equal", "metric": "time", "regime": "graph", "l2": "resident", "ratio": ratio,
-        "ratio_low": ratio - 0.004, "ratio_high": ratio + 0.004, "margin": 0.01, "verdict": verdict,
+        "system": "method", "experiment": "equal", "metric": "time", "regime": "graph", "l2": "resident",
+        "ratio": ratio, "ratio_low": ratio - 0.004, "ratio_high": ratio + 0.004, "margin": 0.01, "verdict": verdict,
         "conditional": verdict is None, **MACHINE, **more,
     }  # fmt: skip
 
@@ -83,3 +85,18 @@ def test_noise_is_said_in_words():
     _, said = style.described(method.noise(*noisy()))
     assert "matmul · cold" in said
     assert "between blocks of a process 1.4 %, between processes 7.1 %" in said
+
+
+def test_with_recorded_rows_alone_the_note_says_that_nothing_is_measured_here():
+    note = "Nothing is measured on this machine yet; to measure, type: snakemake --workflow-profile method -- figures"
+    assert note in words(method.equal(pd.DataFrame([pair(1.001, "SAME")])))
+    assert note in words(method.noise(*noisy()))
+    here = pd.DataFrame([pair(1.001, None, machine="this machine (x)", recorded=None)])
+    assert note not in words(method.equal(here))
+
+
+def test_no_text_leaves_the_figures_of_the_recorded_campaign():
+    root = Path(__file__).resolve().parents[3] / "results" / "recorded" / "nvidia-h200"
+    frames = figures.load(root / "nothing", [root], blocks_of="method")
+    for name in ("method_equal", "method_noise"):
+        layout_is_sound(figures.figure(name, frames))

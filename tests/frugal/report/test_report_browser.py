@@ -184,7 +184,8 @@ def test_what_has_no_number_comes_last_in_both_directions(desk):
     for _ in range(2):
         desk.execute_script("arguments[0].click()", head(desk, "sessions", place).find_element(By.TAG_NAME, "button"))
         texts = column(desk, "sessions", place)
-        assert [text == "–" for text in texts] == [False] * 3 + [True] * 2
+        assert len(texts) > 4
+        assert [text == "–" for text in texts] == [False] * (len(texts) - 2) + [True] * 2
 
 
 def test_a_filter_shows_the_rows_with_all_its_words(desk):

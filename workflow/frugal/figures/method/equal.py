@@ -42,6 +42,7 @@ def equal(comparisons: pd.DataFrame) -> Figure:
         "Ratio above 1: the second name is faster. Blue: one callable under two names, sorted; the grey band is the "
         "margin within which two are called the same. Diamonds: pairs with a planted difference, which must be found.",
         "Bars: stored 95 % intervals over sessions; with one session hollow, from the least to the greatest round.",
+        *nothing_here(rows),
     ]
     with style.context():
         figure = Figure(figsize=(style.WIDTH, 0.9 + 2.0 * len(panels) + style.note_height(notes)), layout="constrained")
@@ -51,6 +52,13 @@ def equal(comparisons: pd.DataFrame) -> Figure:
         style.head(figure, TITLE, _legend(), columns=3)
         style.notes(figure, notes)
     return figure
+
+
+def nothing_here(rows: pd.DataFrame) -> list[str]:
+    """What to type, where only recorded campaigns have rows."""
+    if rows["recorded"].isna().any():
+        return []
+    return [f"Nothing is measured on this machine yet; to measure, type: {COMMAND}"]
 
 
 def _rows(comparisons: pd.DataFrame) -> pd.DataFrame:

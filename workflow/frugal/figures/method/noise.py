@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from frugal.figures import style
 from frugal.figures.frames import axis, in_machine_order
-from frugal.figures.method.equal import COMMAND
+from frugal.figures.method.equal import COMMAND, nothing_here
 
 TITLE = "Noise inside a process and between processes"
 INSIDE, BETWEEN = "between blocks of a process", "between processes"
@@ -28,12 +28,16 @@ def noise(measurements: pd.DataFrame, blocks: pd.DataFrame) -> Figure:
     table = scatter(measurements, blocks)
     if not len(table):
         return style.message(
-            TITLE, ["The noise of this machine has not been measured yet."], "To measure it, type:", COMMAND
+            TITLE,
+            ["No noise has been measured yet, neither on this machine nor in a recorded campaign."],
+            "To measure it (half an hour on a GPU), type:",
+            COMMAND,
         )
     machines = in_machine_order(table)
     notes = [
         "Standard deviation of ln(time): of the medians of the blocks inside a process, pooled over processes; and of "
         "the processes' means. Where processes scatter more than blocks, only more processes make an interval honest.",
+        *nothing_here(table),
     ]
     heights = [len(table[table["machine"] == machine]) * 0.2 + 0.75 for machine in machines]
     with style.context():
