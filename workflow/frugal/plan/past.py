@@ -38,7 +38,7 @@ BUILT_IN = {
         side_job_s=6.0,
         flops=2e13,
         bytes_per_s=1e12,
-        samples=70.0,
+        samples=400.0,
     ),
 }
 PROCESS_S = 4.0  # before a session's row of `runs` begins: Python, torch, Numba
