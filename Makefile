@@ -63,7 +63,7 @@ lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m frugal.docs --check
 
-test: $(STAMP) lint ## lint and tests (12 minutes on 2 cores)
+test: $(STAMP) lint ## lint and tests (16 minutes on 2 cores)
 	$(BIN)/pytest $(ARGS)
 
 test-smoke: $(STAMP) ## the whole default campaign from an empty folder
