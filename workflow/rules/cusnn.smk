@@ -1,22 +1,6 @@
 # cuSNN: how many zeros there are, and what skipping them saves.
 
 
-checkpoint device:
-    output:
-        "<results>/device/{label}.json",
-    log:
-        "<logs>/device/{label}.log",
-    conda:
-        "../../envs/torch.yaml"
-    params:
-        kind=lambda wildcards: CONFIG.devices[wildcards.label].kind,
-        source=source_hash("frugal.provenance"),
-    message:
-        "looking at the machine that measures ({wildcards.label})"
-    script:
-        "../scripts/device.py"
-
-
 rule cusnn_sparsity:
     input:
         device="<results>/device/{label}.json",
