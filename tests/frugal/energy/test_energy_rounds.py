@@ -266,6 +266,20 @@ def test_what_is_not_known_is_null_and_what_is_doubtful_says_so(gpu, given, stat
         assert (row.key in result.samples) is valued
 
 
+def test_the_gravest_doubt_of_all_trials_is_the_row_s(gpu):
+    class Joined(Nvml):
+        """Another process comes after some of the power readings of the first trials."""
+
+        asked = 0
+
+        def nvmlDeviceGetComputeRunningProcesses(self, handle):
+            Joined.asked += 1
+            return [1, 2] if Joined.asked > 2 else [1]
+
+    rows, _ = measured(gpu, both(gpu), Joined(gpu, silent=["nvmlDeviceGetTotalEnergyConsumption"]))
+    assert {(row.status, row.reason.split(":")[0]) for row in rows.values()} == {("unstable", "neighbours")}
+
+
 def test_a_cpu_whose_energy_nobody_may_read_says_so(tmp_path):
     def prepare(inputs):
         y = torch.empty(100)

@@ -141,8 +141,8 @@ def _fill(row: Measurement, done: Sequence[Trial], polls: Polls, design: Design)
     row.energy_ticks = min((e.ticks for e in measured if e.ticks is not None), default=None)
     doubts = [energy.reason for energy in energies if energy.reason is not None]
     if doubts:
-        row.reason = doubts[0]
-        row.status = _status(doubts[0])
+        row.reason = next((doubt for doubt in doubts if _status(doubt) != "ok"), doubts[0])
+        row.status = _status(row.reason)
     spans = [_span(energy) for energy in measured]
     fill_context(row, spans, polls)
     found = polls.inside(spans)
