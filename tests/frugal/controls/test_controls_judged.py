@@ -130,6 +130,16 @@ def test_a_ratio_is_that_of_the_rounds_and_leaves_excluded_samples_out():
     assert judged.outcomes["null"]["measured"] == pytest.approx(1.0, rel=1e-12)
 
 
+def test_a_pair_whose_rounds_were_never_both_usable_is_red():
+    rows, samples = pair("null", [1.0, 1.0], [1.0, 1.0])
+    for number, taken in enumerate(samples.values()):
+        for sample in taken:
+            sample.flag = "excluded" if sample.round == number else sample.flag
+    outcome = session(null=(rows, samples)).outcomes["null"]
+    assert (outcome["colour"], outcome["measured"]) == ("red", None)
+    assert "no round in graph" in outcome["words"]
+
+
 @pytest.mark.parametrize("status", ["unsupported", "oom", "failed", "incorrect", "timeout"])
 def test_a_control_that_could_not_be_measured_is_red(status):
     rows, _ = pair("planted", [1.0, 1.0], [1.02, 1.02])

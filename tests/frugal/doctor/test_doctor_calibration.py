@@ -166,7 +166,9 @@ def test_the_ratio_is_that_of_the_medians_of_blocks(monkeypatch: pytest.MonkeyPa
         taken = {"first": ([2.0, 2.0, 90.0], [8.0, 8.0, 8.0]), "second": ([1.0, 1.0, 1.0], [0.1, 2.0, 2.0])}
         samples = {
             RowKey("0" * 16, arm, "graph", "resident", "time"): [
-                a_sample(block=block, value=value) for block, values in enumerate(blocks) for value in values
+                a_sample(round=block, block=block, value=value)
+                for block, values in enumerate(blocks)
+                for value in values
             ]
             for arm, blocks in taken.items()
         }

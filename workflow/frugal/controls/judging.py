@@ -70,7 +70,10 @@ def _pair(
     for row in own:
         if row.role == "baseline":
             beside = next(r for r in own if r.role == "ours" and r.key == row.key._replace(arm=r.arm))
-            ratios[row.regime] = _ratio(samples[row.key], samples[beside.key])
+            ratio = session_ratio(samples[row.key], samples[beside.key])
+            if ratio is None:
+                return _outcome(out, None, window, f"{about}: no round in {row.regime} has samples of both")
+            ratios[row.regime] = ratio
     if not ratios:
         return _outcome(out, None, window, f"{about}: not measured")
     middle = (window.low * window.high) ** 0.5
@@ -80,13 +83,11 @@ def _pair(
     return _outcome(GREEN if worst in window else out, worst, window, words)
 
 
-def _ratio(baseline: Sequence[Sample], ours: Sequence[Sample]) -> float:
-    """This session's ratio, by rounds."""
+def session_ratio(baseline: Sequence[Sample], ours: Sequence[Sample]) -> float | None:
+    """One session's ratio, by the medians of its rounds; None where no round has samples of both to be used."""
     base, cand = _rounds(baseline), _rounds(ours)
     both = sorted(base.keys() & cand.keys())
-    ratio = stats.paired_ratio([[base[r] for r in both]], [[cand[r] for r in both]]).ratio
-    assert ratio is not None
-    return ratio
+    return stats.paired_ratio([[base[r] for r in both]], [[cand[r] for r in both]]).ratio
 
 
 def _rounds(samples: Sequence[Sample]) -> dict[int, float]:

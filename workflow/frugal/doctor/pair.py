@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from statistics import median
 
-from frugal import stats
 from frugal.clock import SystemClock
 from frugal.controls import null
-from frugal.records import Sample
+from frugal.controls.judging import session_ratio
 from frugal.timing import Design, device_of, measure_case
 from frugal.timing.lease import lease
 from frugal.timing.warmup import warm_up
@@ -29,18 +26,10 @@ def ratios(kind: str, preset: str = "quick") -> dict[str, float]:
     for key, samples in result.samples.items():
         other = result.samples.get(key._replace(arm=second.name))
         if key.arm == first.name and other:
-            ratio = stats.paired_ratio([_rounds(samples)], [_rounds(other)]).ratio
+            ratio = session_ratio(samples, other)
             if ratio is not None:
                 found[str(key.regime)] = ratio
     return found
-
-
-def _rounds(samples: Sequence[Sample]) -> list[float]:
-    """The median of each block."""
-    blocks: dict[int, list[float]] = {}
-    for sample in samples:
-        blocks.setdefault(sample.block, []).append(sample.value)
-    return [median(values) for _, values in sorted(blocks.items())]
 
 
 if __name__ == "__main__":
