@@ -121,6 +121,7 @@ def red(made):
     [
         (one_session_of("head", status="incorrect", value=None), "BROKEN", "incorrect", 1),
         (one_session_of("head", status="timeout", value=None), "BROKEN", "timeout", 1),
+        (one_session_of("head", status="skipped", value=None), "BROKEN", "skipped", 1),
         (one_session_of("base", status="oom", value=None), None, "base_oom", 0),
         (one_session_of("head", status="unstable"), None, "unstable", 0),
         (one_session_of("base", launch_bound=True), None, "launch_bound", 0),

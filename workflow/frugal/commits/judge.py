@@ -22,7 +22,7 @@ from frugal.compare import CLOCKED_REGIMES, COARSE_MARGIN, MEASURED
 from frugal.errors import FrugalError
 from frugal.records import RowKey
 
-BROKEN = ("incorrect", "failed", "timeout", "oom", "unsupported")
+BROKEN = ("incorrect", "failed", "timeout", "oom", "skipped", "unsupported")
 _NAMES = [*RowKey._fields, "system", "experiment", "network", "layer", "n", "role", "status", "launch_bound"]
 
 
