@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from frugal import config, controls, figures
+from frugal.controls import planted
 from frugal.plan import beside, work
 
 
@@ -101,3 +102,10 @@ def test_the_design_is_the_configurations():
     )
     assert (design.preset, design.sessions, design.rounds, design.block_min_s) == ("quick", 5, 4, 0.05)
     assert design.block_max_s == 1.0
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_copy_of_the_controls_moves_what_it_moves(kind: str):
+    copy = work.controls("quick", kind)[2]
+    # read and written, with a fifth more work in ours
+    assert copy.bytes == pytest.approx(1.2 * 2 * 4 * planted.PIECES[kind] * planted.PIECE[kind], rel=1e-12)
