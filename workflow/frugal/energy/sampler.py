@@ -57,7 +57,7 @@ class Sampler:
         self._ring = Ring(descriptor)
         given = [str(descriptor), str(self._uuid), str(self._period_s), str(os.getpid())]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "frugal.energy", *given],
+            [sys.executable, "-P", "-m", "frugal.energy", *given],
             env=os.environ | {"PYTHONPATH": python_path([str(LIBRARY)])},
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
