@@ -17,8 +17,8 @@ from frugal import jobs, provenance
 from frugal.clock import SystemClock
 from frugal.errors import FrugalError
 from frugal.jobs import parent
-from frugal.jobs.memory import oom_kills
 from frugal.jobs.messages import Announcer
+from frugal.jobs.oom import oom_kills
 from frugal.jobs.process import Ended, Process, _environment
 from frugal.processes import THREAD_VARIABLES
 from frugal.timing.design import DesignError

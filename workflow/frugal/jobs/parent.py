@@ -15,7 +15,7 @@ from frugal import doctor, provenance
 from frugal.clock import Clock, SystemClock
 from frugal.errors import FrugalError
 from frugal.jobs.job import Job
-from frugal.jobs.memory import oom_kills
+from frugal.jobs.oom import oom_kills
 from frugal.jobs.process import Ended, Process
 from frugal.timing.faults import Fault, one_line
 from frugal.timing.journal import blame, journal_of
