@@ -34,11 +34,17 @@ def bind(affinity: Sequence[int] | None) -> None:
     """
     if affinity is None:
         return
+    named = ", ".join(map(str, affinity))
     try:
         os.sched_setaffinity(0, affinity)
     except (AttributeError, OSError) as error:
-        named = ", ".join(map(str, affinity))
         raise FrugalError(f"timing.affinity = [{named}]: this machine refuses ({error}): use null") from error
+    # Linux binds to those that are there, if one is, and says nothing of the others.
+    if absent := sorted(set(affinity) - os.sched_getaffinity(0)):
+        raise FrugalError(
+            f"timing.affinity = [{named}]: CPU {', '.join(map(str, absent))} is not there for this process: "
+            "name others, or use null"
+        )
 
 
 def python_path(folders: Iterable[str]) -> str:

@@ -300,7 +300,7 @@ def test_noise_is_the_median_over_pairs_and_the_ninth_decile(usual, usual_page):
     pairs = records.read(usual, "comparisons").to_pydict()
     (row,) = usual_page.tables["noise"][1:]
     half = np.sqrt(np.array(pairs["ratio_high"]) / np.array(pairs["ratio_low"])) - 1
-    for place, values in ((3, pairs["sd_session"]), (4, pairs["sd_round"]), (5, half), (6, pairs["mde"])):
+    for place, values in ((4, pairs["sd_session"]), (5, pairs["sd_round"]), (6, half), (7, pairs["mde"])):
         said = [float(number) for number in re.findall(r"([\d.]+) %", row[place])]
         # two significant digits are shown
         assert said == pytest.approx([100 * np.median(values), 100 * np.quantile(values, 0.9)], rel=0.05)

@@ -17,6 +17,7 @@ from timing_fakes import FakeClock, FakeGpu, cpu_arm, gpu_arm, right
 
 from frugal.clock import SystemClock
 from frugal.errors import FrugalError
+from frugal.processes import bind
 from frugal.records import SCHEMAS, Run, read_job
 from frugal.timing import Case, CpuDevice, Design, Prepared, Reference, measure_case, run_session
 from frugal.timing.faults import DeviceLost, Fault
@@ -455,5 +456,10 @@ def test_threads_and_affinity_are_those_of_the_design(tmp_path):
         torch.set_num_threads(before[0])
         os.sched_setaffinity(0, before[1])
     assert read_job(tmp_path / "s.parquet")[0].threads == 1
+    try:
+        with pytest.raises(FrugalError, match=r"timing\.affinity = \[\d+, 1000\]: CPU 1000 is not there"):
+            bind([cpu, 1000])
+    finally:
+        os.sched_setaffinity(0, before[1])
     with pytest.raises(FrugalError, match=r"timing\.affinity = \[99999\]: this machine refuses"):
         session(cases(1), tmp_path / "t.parquet", design=dataclasses.replace(DESIGN, affinity=(99999,)))

@@ -150,8 +150,8 @@ class Timing(Section):
     15 MHz, so that a block needs several reads: 50 ms give five in the shortest block of `headline`."""
 
     discard_clock_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.75, examples=[0.75])
-    """A sample taken at less than this fraction of the settled clock is left out, unless the power cap did it: the device
-    was slowed down."""
+    """A sample taken at less than this fraction of the settled clock is left out, unless the power cap did it: the
+    device was slowed down."""
 
     clock_shift_min: Annotated[float, Field(ge=0, lt=1)] = Field(0.002, examples=[0.002])
     """Two implementations whose mean clocks differ by more than this fraction are also compared in clock cycles."""

@@ -13,11 +13,11 @@ from frugal.report.inputs import Campaign
 from frugal.report.tables import Cell, Table, cell, number, table
 from frugal.report.verdicts import judged
 
-_GROUP = ["machine", "metric", "regime", "l2"]
+_GROUP = ["machine", "system", "experiment", "metric", "regime", "l2"]
 
 
 def noise(campaign: Campaign, name: str) -> Table | None:
-    """Spread between sessions and between rounds by machine and regime, over all pairs; None without comparisons."""
+    """Spread between sessions and rounds by machine, experiment and regime, over pairs; None without comparisons."""
     frame = judged(campaign)
     if frame.empty:
         return None
@@ -26,18 +26,20 @@ def noise(campaign: Campaign, name: str) -> Table | None:
     half = (frame["ratio_high"].where(intervals) / frame["ratio_low"]).map(math.sqrt, na_action="ignore") - 1
     several = len(campaign.machines) > 1
     rows = []
-    for (machine, metric, regime, l2), part in frame.assign(half=half).groupby(_GROUP, dropna=False, sort=True):
+    for key, part in frame.assign(half=half).groupby(_GROUP, dropna=False, sort=True):
+        machine, system, experiment, metric, regime, l2 = key
         rows.append(
             [
                 *([cell(machine)] if several else []),
+                cell(f"{words.system(system)}, {experiment.replace('_', ' ')}"),
                 cell(metric if words.missing(regime) else f"{metric}, {words.regime(regime, l2)}"),
                 number(len(part), lambda n: f"{n:.0f}"),
                 number(part["n_sessions"].max(), lambda n: f"{n:.0f}"),
                 *(_spread(part[column]) for column in ("sd_session", "sd_round", "half", "mde")),
             ]
         )
-    columns = [*(["machine"] if several else []), "metric and regime", "#pairs", "#sessions", "#σ of sessions",
-               "#σ of rounds", "#half-width of the interval",
+    columns = [*(["machine"] if several else []), "system", "metric and regime", "#pairs", "#sessions",
+               "#σ of sessions", "#σ of rounds", "#half-width of the interval",
                "#difference found with 80\N{NO-BREAK SPACE}% power"]  # fmt: skip
     note = (
         "Median over the pairs, and in brackets the value that nine in ten stay below. σ are standard deviations of "
