@@ -19,7 +19,7 @@ from kernels.build import BuildReport
 
 # a block of three samples at most, and regimes of a system that offers none of the controls' own
 DESIGN = Design.of("smoke", n_min=3, block_max_s=0.02, warmup_cpu_s=0.0, regimes=["hot"])
-GPU = SimpleNamespace(kind="cuda")
+GPU = SimpleNamespace(kind="cuda", memory_bytes=140 * 10**9)
 VARIANT = control.variants()[0]
 
 
@@ -84,18 +84,32 @@ def test_work_is_planted_exactly(preset, kind):
     assert (base.role, ours.role) == ("baseline", "ours")
     assert Fraction(ours.settings["trips"], base.settings["trips"]) == work
     assert Fraction(int(ours.flop), int(base.flop)) == work
-    _, (base, ours) = planted.copy_case(kind, preset, "cusnn/layers")
+    _, (base, ours) = planted.copy_case(machine(kind), preset, "cusnn/layers")
     assert (base.role, ours.role) == ("baseline", "ours")
     assert Fraction(int(ours.bytes_min), int(base.bytes_min)) == work
 
 
+def machine(kind, memory_bytes=140 * 10**9):
+    return SimpleNamespace(kind=kind, memory_bytes=memory_bytes)
+
+
+def test_a_small_device_copies_smaller_pieces():
+    large, small = (
+        planted.copy_case(machine("cuda", size), "smoke", "cusnn/layers") for size in (140 * 10**9, 8 * 10**9)
+    )
+    assert [arm.settings["numbers"] for arm in large[1]] == [planted.PIECE["cuda"]] * 2
+    (numbers,) = {arm.settings["numbers"] for arm in small[1]}
+    assert 100 * numbers * 4 <= 8e9 / 16 < 100 * (numbers + 1) * 4  # smoke copies a hundred pieces
+    assert large[0].case_id == small[0].case_id
+
+
 def test_two_jobs_have_controls_of_their_own_and_two_machines_the_same():
     def ids(host, kind="cpu"):
-        return [case.case_id for case, _ in controls.cases(SimpleNamespace(kind=kind), "smoke", host)]
+        return [case.case_id for case, _ in controls.cases(machine(kind), "smoke", host)]
 
     assert len({*ids("cusnn/layers"), *ids("method/null")}) == 8
     assert ids("cusnn/layers") == ids("cusnn/layers")
-    quick = [case.case_id for case, _ in controls.cases(SimpleNamespace(kind="cpu"), "quick", "cusnn/layers")]
+    quick = [case.case_id for case, _ in controls.cases(machine("cpu"), "quick", "cusnn/layers")]
     assert quick == ids("cusnn/layers")  # how much is planted is the arm's, not the case's
 
 

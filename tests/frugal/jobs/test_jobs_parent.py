@@ -120,6 +120,13 @@ def test_a_counted_kill_for_memory_is_oom(run, folder, monkeypatch, ended):
     assert (blame["status"], blame["reason"]) == ("oom", "first call: the system ended the process for want of memory")
 
 
+def test_a_crash_is_no_kill_for_memory_whatever_was_killed_meanwhile(run, monkeypatch):
+    counts = iter([7, 8, 8, 8])
+    monkeypatch.setattr(parent, "oom_kills", lambda root: next(counts))
+    _, (blame,) = run([BEGIN, Ended(-signal.SIGSEGV, "")], [DONE])
+    assert (blame["status"], blame["reason"]) == ("failed", "first call: the process was ended by SIGSEGV")
+
+
 @pytest.mark.parametrize(
     ("script", "sentence"),
     [

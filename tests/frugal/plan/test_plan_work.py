@@ -75,7 +75,7 @@ def test_the_method_is_counted_as_its_cases_are(kind: str):
     # graph of a CPU is attempted and unsupported, which takes no time
     kept = ("cold", "hot", "wall") if kind == "cpu" else ("cold", "hot", "graph", "wall")
     for experiment, found in made.experiments.items():
-        real = list(cases.cases(SimpleNamespace(kind=kind), {}, print, experiment=experiment))
+        real = list(cases.cases(SimpleNamespace(kind=kind, memory_bytes=140 * 10**9), {}, print, experiment=experiment))
         expected = [[tuple(r for r in arm.regimes if r in kept) for arm in arms] for _, arms in real]
         assert shape(case.arms for case in found) == shape(expected)
         assert sum(case.energy for case in found) == sum(len(arms) for case, arms in real if "energy" in case.measures)
@@ -84,7 +84,7 @@ def test_the_method_is_counted_as_its_cases_are(kind: str):
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 @pytest.mark.parametrize("preset", ["smoke", "headline"])
 def test_the_controls_are_counted_as_they_are(kind: str, preset: str):
-    real = controls.cases(SimpleNamespace(kind=kind), preset, "cusnn/layers")
+    real = controls.cases(SimpleNamespace(kind=kind, memory_bytes=140 * 10**9), preset, "cusnn/layers")
     # wrong arms never get as far as timing
     expected = [[() if arm.role == "control" else arm.regimes for arm in arms] for _, arms in real]
     assert shape(case.arms for case in work.controls(preset, kind)) == shape(expected)

@@ -32,7 +32,7 @@ def cases(machine: Device, preset: str, host: str, kernels: Sequence[str | Path]
     return [
         null.case(machine.kind, host),
         planted.case(machine.kind, preset, host, kernels),
-        planted.copy_case(machine.kind, preset, host),
+        planted.copy_case(machine, preset, host),
         wrong.case(machine.kind, host),
     ]
 

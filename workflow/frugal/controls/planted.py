@@ -15,7 +15,7 @@ import torch
 
 from frugal.controls import wanted
 from frugal.provenance import source_hash
-from frugal.timing import Arm, Case, Inputs, Prepared, Reference, Unsupported
+from frugal.timing import Arm, Case, Device, Inputs, Prepared, Reference, Unsupported
 from kernels import control, launch
 from kernels.build import BuildReport, read_report
 
@@ -28,6 +28,7 @@ TRIPS = {"cuda": 3800, "cpu": 500}
 # H200 1.02 times the bytes took 1.013 to 1.028 times the time, depending on the size).
 PIECES = {"cuda": 50, "cpu": 5}
 PIECE = {"cuda": 5_000_000, "cpu": 200_000}
+MEMORY_PARTS = 16  # of the device's memory; one holds all pieces once, and a session holds about six of them
 
 
 def case(kind: str, preset: str, host: str, kernels: Sequence[str | Path]) -> tuple[Case, list[Arm]]:
@@ -49,12 +50,17 @@ def case(kind: str, preset: str, host: str, kernels: Sequence[str | Path]) -> tu
     ]
 
 
-def copy_case(kind: str, preset: str, host: str) -> tuple[Case, list[Arm]]:
-    """Copies of PIECES as the baseline, and of `wanted.work` times as many as ours, both from memory."""
-    pieces, piece, work = PIECES[kind], PIECE[kind], wanted.work(preset, kind)
+def copy_case(machine: Device, preset: str, host: str) -> tuple[Case, list[Arm]]:
+    """Copies of PIECES as the baseline, and of `wanted.work` times as many as ours, both from memory.
+
+    Pieces are smaller on a device whose memory would not hold the inputs and outputs of both arms beside its cases.
+    """
+    kind = machine.kind
+    pieces, work = PIECES[kind], wanted.work(preset, kind)
     most = pieces * work
     if most.denominator != 1:
         raise ValueError(f"controls: {float(work):g} times {pieces} pieces is no whole number of pieces")
+    piece = min(PIECE[kind], machine.memory_bytes // (4 * int(most) * MEMORY_PARTS))
 
     def inputs(seed: int, phase: str) -> Inputs:
         info = torch.iinfo(torch.int32)
@@ -73,13 +79,13 @@ def copy_case(kind: str, preset: str, host: str) -> tuple[Case, list[Arm]]:
             flop=0.0,
             bytes_min=8.0 * count * piece,
             source_hash=source_hash("frugal.controls.planted"),
-            settings={"pieces": count},
+            settings={"pieces": count, "numbers": piece},
         )
 
     made = Case(
         system="control",
         experiment="planted_copy",
-        axes={"host": host, "pieces": pieces, "piece": piece},
+        axes={"host": host, "pieces": pieces},
         inputs=inputs,
         reference=lambda given: Reference(y=given["x"][:pieces]),
         layer="control/planted_copy",

@@ -21,6 +21,8 @@ from frugal.timing.faults import Fault, one_line
 from frugal.timing.journal import blame, journal_of
 
 Say = Callable[[str], None]
+# What the process did itself, whatever was killed for want of memory beside it.
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 BLAMES_MAX = 2  # of one arm in one case: the first takes it out, so a further one means that the journal is not kept
 
 
@@ -107,7 +109,7 @@ def _step(message: dict, words: str, deadline_ns: int = 0, limit_s: float = 0.0)
 
 def _death(ended: Ended, step: Step | None, before: int | None, after: int | None) -> tuple[Step, Fault]:
     """Whose fault it is that a child ended by itself."""
-    if before is not None and after is not None and after > before:
+    if -ended.status not in CRASHES and before is not None and after is not None and after > before:
         status, how = "oom", "the system ended the process for want of memory"
     elif ended.status < 0:
         status, how = "failed", f"the process was ended by {_signal(-ended.status)}"
