@@ -3,26 +3,17 @@
 from frugal.script import campaign_id, job
 
 with job(snakemake) as say:
-    from frugal import config, jobs
+    from frugal import jobs
+    from frugal.jobs.rule import session
 
-    cfg = config.load(snakemake.config)
-
+    experiment = snakemake.wildcards.experiment
     jobs.measure(
-        jobs.Job(
-            experiment=snakemake.wildcards.experiment,
-            preset=snakemake.params.preset,
-            timing=snakemake.params.timing | {"force": cfg.timing.force},
+        session(
+            snakemake,
+            experiment=experiment,
             cases="frugal.method.cases:cases",
-            arguments={"experiment": snakemake.wildcards.experiment},
-            device=snakemake.input.device,
-            session=int(snakemake.wildcards.session),
-            sessions=config.sessions(cfg),
-            threads=snakemake.threads,
-            config_json=config.record_json(cfg),
+            arguments={"experiment": experiment},
             campaign_id=campaign_id(),
-            log=snakemake.log[0],
-            out=snakemake.output[0],
-            kernels=tuple(snakemake.input.kernels),
         ),
         say,
     )
