@@ -16,4 +16,5 @@ with job(snakemake) as say:
         capability,
         Path(snakemake.output[0]).with_suffix(""),
     )
-    say(f"{snakemake.wildcards.variant}: {report.registers} registers, {report.local_bytes} bytes of local memory")
+    name = f"{snakemake.wildcards.variant} for {capability}"
+    say(f"{name}: {report.registers} registers, {report.local_bytes} bytes of local memory")
