@@ -4,6 +4,7 @@ Importing this package loads neither torch nor numba; `kernels.sparse.cpu` loads
 """
 
 from kernels.sparse.arguments import Workspace, arguments
+from kernels.sparse.fused import Fused
 from kernels.sparse.pack import pack_weights
 from kernels.sparse.planning import Plan, plan
 from kernels.sparse.shape import ConvShape, UnsupportedShape
@@ -11,6 +12,7 @@ from kernels.sparse.variant import Variant, variants
 
 __all__ = [
     "ConvShape",
+    "Fused",
     "Plan",
     "UnsupportedShape",
     "Variant",
