@@ -105,6 +105,11 @@ def test_whatever_python_imports_is_found(module):
     assert ours <= set(imported_modules([module], package_folders()))
 
 
+@pytest.mark.parametrize("child", ["frugal.jobs.child", "frugal.energy.child", "frugal.memory.child"])
+def test_what_a_session_runs_in_another_process_counts(child):
+    assert child in imported_modules(["frugal.jobs"], package_folders())
+
+
 def test_a_copy_of_the_project_follows_its_own_sources(tmp_path):
     folder = Path(shutil.copytree(package_folders()["frugal"], tmp_path / "frugal"))
     folders = package_folders() | {"frugal": folder}

@@ -13,7 +13,7 @@ from energy_fakes import FakeBoard, FakeClock, FakeNvml
 
 from frugal.clock import SystemClock
 from frugal.energy import POLL, Gauge, Sampler, gauge_of, ring
-from frugal.energy import __main__ as polling
+from frugal.energy import child as polling
 from frugal.energy.ring import CAPACITY, SIZE, Ring
 
 DRIVER = """

@@ -24,7 +24,7 @@ from frugal.controls import wanted
 from frugal.energy import Meter
 from frugal.errors import FrugalError
 from frugal.processes import python_path
-from frugal.provenance.sources import package_folders
+from frugal.provenance.sources import library
 from frugal.timing import Arm, Case, Design, Device, Inputs, Prepared, Reference, measure_case
 from frugal.timing.ceilings import ceilings
 from frugal.timing.lease import lease
@@ -68,8 +68,7 @@ def calibrate(
 
 def null_pairs(kind: str, processes: int = PROCESSES) -> list[dict[str, float]]:
     """{regime: ratio} of two equal arms, in each of some fresh processes. FrugalError where one does not answer."""
-    library = [str(folder.parent) for folder in package_folders().values()]
-    environment = os.environ | {"PYTHONPATH": python_path(library)}
+    environment = os.environ | {"PYTHONPATH": python_path(library())}
     command = [sys.executable, "-P", "-m", "frugal.doctor.pair", kind]
     found = []
     for _ in range(processes):

@@ -10,18 +10,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from frugal.clock import Clock, SystemClock
 from frugal.processes import python_path
+from frugal.provenance.sources import library
 
+from . import child
 from .gauge import gauge_of
 from .ring import POLL, SIZE, Ring
 
-LIBRARY = Path(__file__).resolve().parents[2]  # where the child finds it, however its parent did
 FIRST_S = 10.0  # to import and to open NVML; on a busy machine it takes a second
 _LOOK_S = 0.01
 # What a row lacks when a gauge is silent.
@@ -55,10 +55,10 @@ class Sampler:
         descriptor = os.memfd_create("frugal-polls")
         os.ftruncate(descriptor, SIZE)
         self._ring = Ring(descriptor)
-        given = [str(descriptor), str(self._uuid), str(self._period_s), str(os.getpid())]
+        given = (descriptor, str(self._uuid), self._period_s, os.getpid())
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "frugal.energy", *given],
-            env=os.environ | {"PYTHONPATH": python_path([str(LIBRARY)])},
+            [sys.executable, "-P", "-c", f"from {child.__name__} import main; main(*{given!r})"],
+            env=os.environ | {"PYTHONPATH": python_path(library())},
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
         )

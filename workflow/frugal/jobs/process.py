@@ -12,7 +12,6 @@ import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from frugal.clock import Clock
@@ -20,7 +19,7 @@ from frugal.errors import FrugalError
 from frugal.jobs import child
 from frugal.jobs.job import Job
 from frugal.processes import THREAD_VARIABLES, python_path
-from frugal.provenance.sources import package_folders
+from frugal.provenance.sources import library
 
 GRACE_S = 5.0  # from SIGTERM to SIGKILL
 GONE_S = 60.0  # a process that the GPU's driver holds ends when the driver lets it go
@@ -127,6 +126,5 @@ class Process:
 
 def _environment(job: Job) -> dict[str, str]:
     """This process's, with the library where we found it, the job's threads, and output that is not held back."""
-    library = [str(Path(folder).parent) for folder in package_folders().values()]
     threads = dict.fromkeys(THREAD_VARIABLES, str(job.own_threads))
-    return os.environ | threads | {"PYTHONPATH": python_path(library), "PYTHONUNBUFFERED": "1"}
+    return os.environ | threads | {"PYTHONPATH": python_path(library()), "PYTHONUNBUFFERED": "1"}

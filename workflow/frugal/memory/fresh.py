@@ -18,6 +18,7 @@ from signal import Signals
 
 from frugal.clock import Clock, SystemClock
 from frugal.errors import FrugalError
+from frugal.memory import child
 from frugal.processes import python_path
 from frugal.records import canonical_json
 
@@ -68,7 +69,7 @@ def in_fresh_process(
         task, answer = Path(folder, "task.json"), Path(folder, "answer.json")
         given = {"call": call, "arguments": dict(arguments), "cuda_cap_bytes": cuda_cap_bytes, "parent": os.getpid()}
         task.write_text(canonical_json(given), encoding="utf-8")
-        command = [sys.executable, "-P", str(Path(__file__).with_name("child.py")), str(task), str(answer)]
+        command = [sys.executable, "-P", str(child.__file__), str(task), str(answer)]
         environment = {**os.environ, "PYTHONPATH": python_path(filter(None, sys.path))}
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, env=environment)
         try:

@@ -22,6 +22,11 @@ def package_folders() -> dict[str, Path]:
     return folders
 
 
+def library() -> list[str]:
+    """The folders in which our packages lie: where a child process finds them, however its parent did."""
+    return [str(folder.resolve().parent) for folder in package_folders().values()]
+
+
 @functools.cache
 def source_hash(*modules: str) -> str:
     """SHA-256 (64 hex digits) over the source of `modules` and of all that they import inside `frugal` and `kernels`.
