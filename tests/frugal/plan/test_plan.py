@@ -137,6 +137,15 @@ def test_more_images_take_more_memory(tmp_path: Path):
     assert many.device_memory_bytes > few.device_memory_bytes
 
 
+def test_the_controls_take_memory_too_but_less_of_a_small_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    needs = []
+    for size in (140e9, 8e9):
+        monkeypatch.setattr(plan, "find_gpu", lambda kind, size=size: {"mem_bytes": size})
+        needs.append(made(tmp_path, {"preset": "smoke"}, GPU).systems[0].device_memory_bytes)
+    assert needs[0] > 6 * 2e9  # two copies of a gigabyte, six times: inputs and outputs of both arms
+    assert needs[1] < 8e9
+
+
 # ---- machines --------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,8 @@ from frugal.plan import beside, work
 
 
 def planned(given: dict, kind: str):
-    return work.works(config.load(given), kind)
+    cfg = config.load(given)
+    return [work.of_system(name, cfg, kind) for name in cfg.systems]
 
 
 def shape(cases) -> list[list[tuple[str, ...]]]:
@@ -109,3 +110,12 @@ def test_the_copy_of_the_controls_moves_what_it_moves(kind: str):
     copy = work.controls("quick", kind)[2]
     # read and written, with a fifth more work in ours
     assert copy.bytes == pytest.approx(1.2 * 2 * 4 * planted.PIECES[kind] * planted.PIECE[kind], rel=1e-12)
+
+
+@pytest.mark.parametrize("memory", [8e9, 140e9])
+def test_the_copy_of_the_controls_holds_what_fits_the_device(memory: float):
+    copy = work.controls("smoke", "cuda", memory)[2]
+    _, arms = planted.copy_case(SimpleNamespace(kind="cuda", memory_bytes=int(memory)), "smoke", "cusnn/layers")
+    assert work.MEMORY_PARTS == planted.MEMORY_PARTS
+    most = max(4.0 * arm.settings["pieces"] * arm.settings["numbers"] for arm in arms)
+    assert copy.memory_bytes == pytest.approx(6 * most, rel=1e-6)

@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -23,6 +24,7 @@ from frugal.data import choose
 from frugal.doctor import Need
 from frugal.errors import FrugalError
 from frugal.files import publishing
+from frugal.provenance.device import find_gpu
 from frugal.provenance.software import REPOSITORY
 from frugal.timing.design import Design
 
@@ -117,9 +119,15 @@ def plan(cfg: Config, *, results: Path = Path("results"), data: Path = Path("dat
     design = work.design_of(cfg)
     counted = beside.jobs(cfg, devices)
     other = beside.seconds(counted, cores) * (1 / 60)
+    gpu_bytes = _gpu_bytes(cfg)
     systems = [
         _system(
-            name, cfg, design, data, {label: (str(devices[label]["device_kind"]), pasts[label]) for label in devices}
+            name,
+            cfg,
+            design,
+            data,
+            {label: (str(devices[label]["device_kind"]), pasts[label]) for label in devices},
+            gpu_bytes,
         )
         for name in cfg.systems
     ]
@@ -219,16 +227,29 @@ def _device(label: str, cfg: Config, results: Path) -> Mapping[str, object]:
         return {"device_kind": "cuda", "device_key": "an NVIDIA GPU", "gpu_name": None, "capability": "9.0"}
 
 
+def _gpu_bytes(cfg: Config) -> float:
+    """The memory of the GPU that is here; infinite where there is none, or where the labels name other machines."""
+    if set(cfg.devices) == {"local"} and cfg.devices["local"].kind != "cpu":
+        with suppress(FrugalError):
+            return (find_gpu("auto") or {}).get("mem_bytes") or math.inf
+    return math.inf
+
+
 def _system(
-    name: str, cfg: Config, design: Design, data: Path, labels: Mapping[str, tuple[str, past.Past]]
+    name: str,
+    cfg: Config,
+    design: Design,
+    data: Path,
+    labels: Mapping[str, tuple[str, past.Past]],
+    gpu_bytes: float,
 ) -> SystemPlan:
-    """One system on all machines."""
+    """One system on all machines. gpu_bytes: the memory of a GPU."""
     total, samples, jobs, memory = Span(), 0.0, 0, 0.0
     found: list[float] = []
     for kind, known in labels.values():
-        (made,) = (one for one in work.works(cfg, kind) if one.system == name)
+        made = work.of_system(name, cfg, kind)
         cases = [case for part in made.experiments.values() for case in part]
-        controls = work.controls(cfg.preset, kind)
+        controls = work.controls(cfg.preset, kind, gpu_bytes)
         for part in made.experiments.values():
             total += session_seconds(part, controls, design, kind, known.terms) * design.sessions
         side = made.side_jobs * known.terms.side_job_s
@@ -236,7 +257,7 @@ def _system(
         blocks = sum(len(regimes) for case in cases for regimes in case.arms) * design.rounds * design.sessions
         samples += blocks * known.terms.samples
         jobs += made.side_jobs + design.sessions * len(made.experiments)
-        memory = max(memory, _memory(made, cases, kind))
+        memory = max(memory, _memory(made, [*cases, *controls], kind))
         found += known.sd_session.get(name, ())
     half, half_90 = _half_widths(found, design.sessions)
     minutes = total * (1 / 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from frugal.timing.design import Design
 
 # Regimes that a design may name; on a CPU only our loops have a graph, and nothing has rotated buffers.
 _EVERYWHERE = ("cold", "hot", "wall")
+MEMORY_PARTS = 16  # of frugal.controls.planted, which imports torch; a test compares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +52,9 @@ def design_of(cfg: Config) -> Design:
     return Design.of(cfg.preset, **given, sessions=config.sessions(cfg))
 
 
-def works(cfg: Config, kind: str) -> list[Work]:
-    """The systems that the configuration names, on a device of this kind (`cpu` or `cuda`)."""
-    made = {"cusnn": cusnn, "method": method}
-    return [made[system](cfg, kind) for system in cfg.systems]
+def of_system(name: str, cfg: Config, kind: str) -> Work:
+    """What one system of the configuration measures, on a device of this kind (`cpu` or `cuda`)."""
+    return {"cusnn": cusnn, "method": method}[name](cfg, kind)
 
 
 def cusnn(cfg: Config, kind: str) -> Work:
@@ -107,14 +108,18 @@ def method(cfg: Config, kind: str) -> Work:
     return Work(system="method", experiments={name: cases[name] for name in cfg.method.experiments})
 
 
-def controls(preset: str, kind: str) -> list[Case]:
-    """Those of every session (frugal.controls): equal arms, planted work, a planted copy, and wrong arms: not timed."""
+def controls(preset: str, kind: str, memory_bytes: float = math.inf) -> list[Case]:
+    """Those of every session (frugal.controls): equal arms, planted work, a planted copy, and wrong arms: not timed.
+
+    memory_bytes: the device's, which bounds what the copy takes; infinite where it is not known.
+    """
     more = float(wanted.work(preset, kind))
     gpu = kind == "cuda"
     null, loop = (("cold", "graph"), ("graph",)) if gpu else (("wall",), ("graph",))
     copied = 4.0 * (250_000_000 if gpu else 1_000_000)  # frugal.controls.planted, which imports torch; a test compares
+    held = min(more * copied, memory_bytes / MEMORY_PARTS)
     small = {"flop": 1e6, "bytes": 1e6, "memory_bytes": 1e6}
-    copy = {"flop": 0.0, "bytes": 2 * more * copied, "memory_bytes": 6 * more * copied}
+    copy = {"flop": 0.0, "bytes": 2 * more * copied, "memory_bytes": 6 * held}
     return [
         Case(arms=(null, null), **small),
         Case(arms=(loop, loop), **small),
