@@ -252,6 +252,15 @@ def test_a_device_of_another_kind_without_rows_is_told_where_to_go():
     not_run(made, here, "needs a cuda device", "Made Up 1", "--workflow-profile gpu")
 
 
+@pytest.mark.parametrize(
+    ("ratios", "why"), [(THREE, "preset quick is below headline"), ({"a": [None, None]}, "2 timeout (too slow)")]
+)
+def test_a_device_of_another_kind_with_rows_is_told_that_first(ratios, why):
+    here = campaign(ratios, "cpu-made-up-2c", {"device_kind": "cpu", "gpu_name": None, "cpu_model": "Made Up 1"})
+    found = not_run(claim(needs={"device_kind": "cuda", "preset": "headline"}), here, why, "preset=headline")
+    assert found["reason"].startswith("it needs a cuda device, unlike Made Up 1; ")
+
+
 def test_only_with_more_than_one_row_says_how_many():
     not_run(claim(measure={"reduce": "only"}), campaign(THREE), "3 rows are selected")
 
@@ -265,6 +274,15 @@ def test_a_wrong_result_in_any_session_withholds_the_claim():
 
 def test_values_in_no_session_name_the_statuses():
     not_run(claim(), campaign({"a": [2.0, 2.0], "b": [None, None]}), "all 2 rows", "2 timeout (too slow)")
+
+
+def test_values_that_are_unstable_in_every_session_want_more_of_them():
+    here = campaign({"a": [2.0, 2.1]})
+    rows = [r | {"status": "unstable", "reason": "spread"} if r["arm"] == "sparse" else r
+            for r in here.measurements.to_pylist()]  # fmt: skip
+    shaky = tables(here.runs.to_pylist(), rows, [pair("a")])
+    not_run(claim(), shaky, "2 unstable (spread); raise timing.sessions, and type `snakemake")
+    assert "timing.sessions" not in not_run(claim(), campaign({"a": [None, None]}))["reason"]
 
 
 def test_a_baseline_that_is_missing_in_a_session_is_no_value():

@@ -90,30 +90,37 @@ def _row(claim: Claim, machine: Machine | None, recorded: str | None) -> records
 
 
 def _why_no_rows(claim: Claim, machine: Machine | None, recorded: str | None) -> Said:
-    advice, kind = _advice(claim, recorded), claim.needs.device_kind
+    advice = _advice(claim, recorded)
     if claim.system not in MEASURED_SYSTEMS:
         return Said("not_run", f"frugal does not measure {claim.system} yet")
     if claim.pending is not None:
         return Said("not_run", claim.pending)
-    if machine is not None and kind not in (None, machine.device_kind):
-        return Said("not_run", f"it needs a {kind} device, unlike {machine.hardware}: there, {advice}")
+    if machine is not None and (elsewhere := _elsewhere(claim, machine)):
+        return Said("not_run", f"{elsewhere}: there, {advice}")
     return Said("not_run", f"no row has been measured for it: {advice}")
 
 
 def _not_run(claim: Claim, rows: Rows, machine: Machine) -> Said | None:
-    """Why the rows that there are give nothing to judge; None where they do."""
+    """Why the rows that there are give nothing to judge; None where they do.
+
+    Beside a wrong result, that the device is of another kind comes first: no other mending helps there.
+    """
     advice, count, kind = _advice(claim, machine.recorded), len(rows.keys), claim.needs.device_kind
     if claim.measure.reduce == "only" and count != 1:
         return Said("not_run", f"{count} rows are selected where one alone is meant: mend the claim's query")
     wrong = rows.faults[rows.faults["status"].eq("incorrect")]
     if len(wrong):
         return Said("not_run", f"wrong results: {_faults(rows)}; mend the arm, then {advice}")
+    first = f"{elsewhere}; " if (elsewhere := _elsewhere(claim, machine)) else ""
     if not rows.complete:
-        return Said("not_run", f"no session has a value for all {count} rows: {_faults(rows)}; {advice}")
+        # what is unstable in one session may be steady in another
+        more = "raise timing.sessions, and " if set(rows.faults["status"]) == {"unstable"} else ""
+        said = f"no session has a value for all {count} rows: {_faults(rows)}"
+        return Said("not_run", f"{first}{said}; {more}{advice}")
     wanted, least = claim.needs.preset, _least(rows.presets)
     if wanted is not None and PRESETS.index(least) < PRESETS.index(wanted):
         where = f" on a {kind} device" if kind not in (None, machine.device_kind) else ""
-        return Said("not_run", f"preset {least} is below {wanted}, which it needs{where}: {advice}")
+        return Said("not_run", f"{first}preset {least} is below {wanted}, which it needs{where}: {advice}")
     return None
 
 
@@ -130,6 +137,12 @@ def _not_comparable(claim: Claim, rows: Rows, machine: Machine) -> Said | None:
     if needs.hardware is not None and needs.hardware.lower() not in machine.hardware.lower():
         return Said("not_comparable", f"it means something on {needs.hardware} only, and this is {machine.hardware}")
     return Said("not_comparable", claim.shown_only) if claim.shown_only is not None else None
+
+
+def _elsewhere(claim: Claim, machine: Machine) -> str:
+    """That the claim needs a device of another kind; empty where it does not."""
+    kind = claim.needs.device_kind
+    return "" if kind in (None, machine.device_kind) else f"it needs a {kind} device, unlike {machine.hardware}"
 
 
 def _advice(claim: Claim, recorded: str | None) -> str:
