@@ -14,6 +14,7 @@ from frugal import controls
 from frugal.controls import null, planted, wanted, wrong
 from frugal.controls.builds import builds
 from frugal.timing import CpuDevice, Design, Unsupported, measure_case
+from frugal.timing.session import summary
 from kernels import control
 from kernels.build import BuildReport
 
@@ -55,6 +56,11 @@ def test_each_wrong_arm_is_called_incorrect_for_its_own_reason(measured):
     assert reasons["one_percent_off"].startswith("error")
     assert reasons["one_unwritten"].startswith("unwritten: 1 elements")
     assert reasons["cached"].startswith("after timing: error")
+
+
+def test_progress_says_that_a_wrong_arm_was_caught_and_calls_it_no_failure(measured):
+    said = summary([row for row in measured[0] if row.experiment == "wrong"])
+    assert said == " · ".join(f"{name} caught, as it must be" for name in wanted.WRONG)
 
 
 def test_the_cached_answer_is_right_while_nobody_times_it():

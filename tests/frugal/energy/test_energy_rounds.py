@@ -400,6 +400,22 @@ def test_a_session_writes_energy_its_idle_power_and_its_clock(gpu, driver, tmp_p
     assert said[2].startswith("WARN: the process that polls clocks and heat ended before its session")
 
 
+def test_a_session_that_was_killed_after_its_last_case_keeps_what_was_read_beside_it(gpu, driver, tmp_path):
+    gpu.clock.now = lambda: datetime(2026, 1, 1, tzinfo=UTC)
+    path, cases = tmp_path / "s.parquet", [(a_case(), both(gpu))]
+
+    def killed(device, clock):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_session(cases, DESIGN, 0, gpu, a_run(), path, gpu.clock, on_progress=lambda line: None, calibrate=killed)
+    run_session(cases, DESIGN, 0, gpu, a_run(), path, gpu.clock, on_progress=lambda line: None)
+    run, *_ = read_job(path)
+    assert run.process_restarts == 1
+    assert (run.idle_w, run.settled_sm_hz) == (pytest.approx(120.0, rel=1e-3), 1.98e9)
+    assert run.energy_tick_s == pytest.approx(0.1, rel=0.05)
+
+
 def test_no_second_is_spent_on_energy_that_nobody_asked_for(gpu, driver):
     began = gpu.clock.ns()
     with instruments(gpu, DESIGN, [a_case(("time",))], gpu.clock, lambda line: None) as found:

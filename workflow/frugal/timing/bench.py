@@ -24,11 +24,11 @@ from frugal.timing.arms import Arm, Case, Inputs, Prepared, Reference
 from frugal.timing.case import CaseResult, measure_case
 from frugal.timing.design import Design
 from frugal.timing.devices import CpuDevice, CudaDevice, Device
+from frugal.timing.session import duration
 
 _CAUTION = (
     "one process: the numbers hold for this process only, another may choose other algorithms; no verdict follows"
 )
-_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (0.0, "ns"))
 
 
 @dataclass(frozen=True)
@@ -218,13 +218,12 @@ def _rounds(result: CaseResult, key: RowKey) -> list[float]:
 
 
 def _cells(timed: Timed) -> list[str]:
-    cells = [timed.regime, _duration(timed.seconds), f"{_duration(timed.q25_s)} to {_duration(timed.q75_s)}"]
+    cells = [timed.regime, _seconds(timed.seconds), f"{_seconds(timed.q25_s)} to {_seconds(timed.q75_s)}"]
     if timed.ratio is not None:
-        cells += [_duration(timed.against_s), f"{_duration(timed.against_q25_s)} to {_duration(timed.against_q75_s)}"]
+        cells += [_seconds(timed.against_s), f"{_seconds(timed.against_q25_s)} to {_seconds(timed.against_q75_s)}"]
         cells += [f"{timed.ratio:.3f}", f"{timed.ratio_low:.3f} to {timed.ratio_high:.3f}"]
     return cells
 
 
-def _duration(seconds: float) -> str:
-    size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size)
-    return f"{seconds / (size or 1e-9):.4g} {unit}"
+def _seconds(value: float) -> str:
+    return duration(value, digits=4)

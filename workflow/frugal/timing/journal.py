@@ -27,6 +27,7 @@ _SAMPLE_FIELDS = tuple(f.name for f in dataclasses.fields(Sample))
 class Journal:
     """Finished cases by case_id in `finished`; `restarts` counts the processes that worked on it before.
 
+    `columns`: those of the session's row that were known when the last case was finished.
     `blames`: by case_id the arms, with their faults, that ended an earlier process and are not to be run again.
     """
 
@@ -35,6 +36,7 @@ class Journal:
         self.path = journal_of(path)
         self.finished: dict[str, CaseResult] = {}
         self.blames: dict[str, dict[str, Fault]] = {}
+        self.columns: dict[str, float | None] = {}
         self.restarts = 0
         key = hashlib.sha256(canonical_json(header).encode()).hexdigest()
         try:
@@ -43,17 +45,17 @@ class Journal:
             self._begin(key)
         except _Discarded as why:
             say(f"{self.path.name}: {why}: discarded, the session starts anew")
-            self.finished, self.blames, self.restarts = {}, {}, 0
+            self.finished, self.blames, self.columns, self.restarts = {}, {}, {}, 0
             self._begin(key)
         else:
             self.restarts += 1
             _append(self.path, {"restart": self.restarts})
 
-    def add(self, case_id: str, result: CaseResult) -> None:
-        """Keep a finished case."""
+    def add(self, case_id: str, result: CaseResult, columns: Mapping[str, float | None] | None = None) -> None:
+        """Keep a finished case, and columns of the session's row, which a process without a case left does not read."""
         samples = [[list(key), [_values(s) for s in taken]] for key, taken in result.samples.items()]
         rows = [dataclasses.asdict(row) for row in result.rows]
-        _append(self.path, {"case_id": case_id, "rows": rows, "samples": samples})
+        _append(self.path, {"case_id": case_id, "rows": rows, "samples": samples, "run": dict(columns or {})})
         self.finished[case_id] = result
 
     def close(self) -> None:
@@ -100,6 +102,7 @@ class Journal:
             for key, taken in record["samples"]
         }
         self.finished[record["case_id"]] = CaseResult(rows, samples)
+        self.columns = record["run"]
 
 
 class _Discarded(FrugalError):

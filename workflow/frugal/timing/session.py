@@ -88,9 +88,10 @@ def run_session(
             ):
                 finished[case.case_id] = result
                 if kept:
-                    kept.add(case.case_id, result)
+                    kept.add(case.case_id, result, beside.columns())
                 _check_alive(device, case)
-        run = dataclasses.replace(run, **beside.columns())
+        # a process that has nothing left to measure reads nothing itself
+        run = dataclasses.replace(run, **(kept.columns if kept and not waiting else beside.columns()))
         if calibrate:
             run = dataclasses.replace(run, **calibrate(device, clock))
     results = [finished[case.case_id] for case, _ in listed]
@@ -151,7 +152,7 @@ def _measure(
 
 
 def summary(rows: Sequence[Measurement]) -> str:
-    """Each arm's time in the most telling regime that all timed arms have, or its status."""
+    """Each arm's time in the most telling regime that all timed arms have, or what became of it."""
     timed = [row for row in rows if row.metric == "time" and row.value is not None]
     names = list(dict.fromkeys(row.arm for row in rows))
     regimes = {name: {(row.regime, row.l2) for row in timed if row.arm == name} for name in names}
@@ -164,14 +165,19 @@ def summary(rows: Sequence[Measurement]) -> str:
         own = [row for row in rows if row.arm == name and row.metric == "time"]
         values = [row.value for row in own if (row.regime, row.l2) == shown and row.value is not None]
         anything = [row.value for row in own if row.value is not None]
-        text = f"{name} {_duration(median(values or anything))}" if anything else f"{name} {own[0].status}"
-        parts.append(text)
+        parts.append(f"{name} {duration(median(values or anything)) if anything else _outcome(own[0])}")
     return " · ".join(parts) + (f" ({shown[0]})" if shown else "")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float, digits: int = 3) -> str:
+    """12.3 µs: with so many significant digits."""
     size, unit = next((size, unit) for size, unit in _UNITS if seconds >= size)
-    return f"{seconds / (size or 1e-9):.3g} {unit}"
+    return f"{seconds / (size or 1e-9):.{digits}g} {unit}"
+
+
+def _outcome(row: Measurement) -> str:
+    """What became of an arm that has no time. The arms of role control compute wrongly on purpose."""
+    return "caught, as it must be" if (row.role, row.status) == ("control", "incorrect") else row.status
 
 
 def _check_cases(cases: Sequence[tuple[Case, Sequence[Arm]]]) -> None:
