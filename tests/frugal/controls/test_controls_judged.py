@@ -183,4 +183,6 @@ def test_a_copy_is_held_against_the_datasheet(share, colour):
 def test_a_device_without_a_datasheet_has_its_rates_recorded():
     judged = session(run=a_run(gpu_name=None, copy_bytes_per_s=1e10, flops_fp32=1e11))
     assert colours(judged)["copy"] == colours(judged)["peak"] == "green"
+    found = {name: (judged.outcomes[name]["measured"], judged.outcomes[name]["unit"]) for name in ("copy", "peak")}
+    assert found == {"copy": (1e10, "B/s"), "peak": (1e11, "FLOP/s")}
     assert "1e+11 FLOP/s in fp32" in judged.outcomes["peak"]["words"]

@@ -288,6 +288,13 @@ def test_controls_show_the_worst_session_and_the_range(tmp_path):
     assert rows["peak"][2:4] == ["–", "–"]
 
 
+def test_a_controls_number_has_its_unit(tmp_path):
+    copy = {"colour": "green", "measured": 1.234e10, "unit": "B/s", "wanted": None, "words": "no datasheet is known"}
+    made_up.campaign(tmp_path, run=lambda _: {"controls_json": json.dumps({"copy": copy})})
+    rows = {row[0]: row[1:] for row in Page(made_up.page(tmp_path)).tables["control-sessions"][1:]}
+    assert rows["copy"][2:4] == ["12.34 GB/s", "–"]
+
+
 def test_controls_are_kept_out_of_what_is_counted(tmp_path):
     made_up.campaign(tmp_path, row=lambda n: {"system": "control", "experiment": "null", "status": "ok"})
     page = Page(made_up.page(tmp_path))

@@ -17,8 +17,9 @@ GREEN, YELLOW, RED = "green", "yellow", "red"
 class Judged:
     """`passed` is false when a control is red: no row of that session then gets a verdict.
 
-    `outcomes`: a control's name → {colour: green, yellow or red; measured: a number or null; wanted: [least, greatest]
-    or null; words: one sentence}. Yellow is out of bounds where that alone says nothing against the session.
+    `outcomes`: a control's name → {colour: green, yellow or red; measured: a number or null; unit: its unit; wanted:
+    [least, greatest] or null; words: one sentence}. Yellow is out of bounds where that alone says nothing against the
+    session.
     """
 
     passed: bool
@@ -35,7 +36,7 @@ def judge(
     """The outcome of each control from a session's rows and samples; rows of other systems are passed over.
 
     device_kind: `cuda` or `cpu`. With `run`, whose ceilings are filled in by then, also `copy` (the copy's share of the
-    datasheet's bandwidth) and `peak`, neither of which can be red.
+    datasheet's bandwidth, its own where no datasheet is known) and `peak` (in fp32), neither of which can be red.
     """
     own = [row for row in rows if row.system == "control"]
     out = RED if wanted.may_be_red(preset, device_kind) else YELLOW
@@ -117,7 +118,7 @@ def _copy(run: Run) -> dict[str, object]:
         return _outcome(YELLOW, None, None, "copy bandwidth: not measured")
     listed = hardware.lookup(run.gpu_name) if run.gpu_name else None
     if listed is None:
-        return _outcome(GREEN, None, None, f"copy: {rate:.4g} bytes/s; no datasheet is known of this device")
+        return _outcome(GREEN, rate, None, f"copy: {rate:.4g} bytes/s; no datasheet is known of this device", "B/s")
     share = rate / listed.bytes_per_s
     words = f"copy: {rate:.4g} bytes/s, {share:.0%} of the datasheet's {listed.bytes_per_s:.4g}"
     return _outcome(GREEN if share in wanted.COPY else YELLOW, share, wanted.COPY, words)
@@ -126,9 +127,12 @@ def _copy(run: Run) -> dict[str, object]:
 def _peak(run: Run) -> dict[str, object]:
     rates = {"fp32": run.flops_fp32, "TF32": run.flops_tf32, "fp16": run.flops_fp16}
     found = ", ".join(f"{rate:.4g} FLOP/s in {name}" for name, rate in rates.items() if rate is not None)
-    return _outcome(GREEN if found else YELLOW, None, None, f"matrix product: {found or 'not measured'}")
+    words = f"matrix product: {found or 'not measured'}"
+    return _outcome(GREEN if found else YELLOW, run.flops_fp32, None, words, "FLOP/s")
 
 
-def _outcome(colour: str, measured: float | None, window: wanted.Window | None, words: str) -> dict[str, object]:
+def _outcome(
+    colour: str, measured: float | None, window: wanted.Window | None, words: str, unit: str = "1"
+) -> dict[str, object]:
     bounds = None if window is None else [window.low, window.high]
-    return {"colour": colour, "measured": measured, "wanted": bounds, "words": words}
+    return {"colour": colour, "measured": measured, "unit": unit, "wanted": bounds, "words": words}

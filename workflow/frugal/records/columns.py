@@ -114,7 +114,9 @@ class Run:
     load_1min: float | None = optional("load average at the start")
     steal_fraction: float | None = optional("share of CPU time that the hypervisor took")
     controls_passed: bool = column("false when a control of this session was red: it then carries no verdict")
-    controls_json: str = column("the controls' outcomes in canonical JSON: name to colour, measured, wanted, words")
+    controls_json: str = column(
+        "the controls' outcomes in canonical JSON: name to colour, measured, unit, wanted, words"
+    )
     doctor_json: str = column("the doctor's findings")
 
 

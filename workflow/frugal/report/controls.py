@@ -19,6 +19,7 @@ class Outcome:
 
     colour: str
     measured: float | None
+    unit: str
     wanted: tuple[float, float] | None
     words: str
 
@@ -27,10 +28,14 @@ def outcomes(text: str) -> dict[str, Outcome]:
     """The controls of a session by name, from `controls_json` (frugal.controls.judge)."""
     return {
         name: Outcome(
-            given["colour"], given["measured"], given["wanted"] and tuple(given["wanted"]), given["words"]
+            given["colour"],
+            given["measured"],
+            given.get("unit", "1"),  # earlier campaigns have shares and counts alone
+            given["wanted"] and tuple(given["wanted"]),
+            given["words"],
         )
         for name, given in json.loads(text).items()
-    }  # fmt: skip
+    }
 
 
 def sessions(campaign: Campaign, name: str) -> Table | None:
@@ -52,8 +57,8 @@ def sessions(campaign: Campaign, name: str) -> Table | None:
                 *([cell(machine)] if several else []),
                 badge(worst.colour),
                 Cell(f"{passed} of {len(given)}", passed),
-                cell(_range([outcome.measured for outcome in given if outcome.measured is not None])),
-                cell(_range(list(worst.wanted or ()))),
+                cell(_range([outcome.measured for outcome in given if outcome.measured is not None], worst.unit)),
+                cell(_range(list(worst.wanted or ()), worst.unit)),
                 cell(worst.words),
             ]
         )
@@ -84,9 +89,9 @@ def over_sessions(campaign: Campaign, name: str) -> Table | None:
     return table(name, "Controls over the campaign", columns, rows)
 
 
-def _range(values: Sequence[float]) -> str:
+def _range(values: Sequence[float], unit: str) -> str:
     """From the least to the greatest, one number where they agree."""
     if not values:
         return words.NONE
-    low, high = (words.plain(value, 4) for value in (min(values), max(values)))
+    low, high = (words.quantity(value, unit, 4) for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
