@@ -117,7 +117,8 @@ def test_empty_configuration_is_the_default_campaign():
     assert list(cfg.devices) == ["local"]
     assert cfg.kernels.capabilities == ["7.5", "8.0", "8.9", "9.0"]
     assert cfg.cusnn.networks == ["densenet169", "resnet50"]
-    assert cfg.cusnn.batch_sizes == [1]
+    assert cfg.cusnn.batch_sizes is None
+    assert config.batch_sizes(cfg) == [1, 2]
 
 
 def test_whole_numbers_are_numbers():
@@ -199,8 +200,9 @@ def test_configuration_cannot_be_changed():
         ),
         (
             {"cusnn": {"zzz": 1}},
-            "config: cusnn.zzz: there is no such key; Allowed: networks, definition, weights, batch_sizes, layers, "
-            "ours, baselines, regimes, seed",
+            "config: cusnn.zzz: there is no such key; Allowed: networks, definition, weights, batch_sizes, "
+            "experiments, layers, kernel_sizes, sparsities, ours, baselines, regimes, deterministic, policy, "
+            "variants, seed",
         ),
         (
             {"container": None},

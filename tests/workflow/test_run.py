@@ -97,7 +97,7 @@ def test_kernels_are_built_without_a_gpu(finished: Campaign):
 def test_one_log_a_job(finished: Campaign):
     logs = {str(path.relative_to(finished.folder / "logs")) for path in (finished.folder / "logs").rglob("*.log")}
     assert {"sources.log", "aggregate.log", "compare.log", "device/local.log"} <= logs
-    assert "bench_layer/local/session-0.log" in logs
+    assert "bench_layer/local/layers/session-0.log" in logs
 
 
 def test_a_second_run_does_nothing_and_says_so(finished: Campaign):

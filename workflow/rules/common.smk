@@ -27,7 +27,7 @@ adapter.hand_down(LIBRARY, campaign_id=new_ulid())
 try:
     CONFIG = campaign.load(config)
     SOURCES = data_sources.load()
-    NETWORKS = sorted({case.network for case in campaign.expand(CONFIG)})
+    NETWORKS = campaign.networks(CONFIG)
     OWN_WEIGHTS = choose.own_weights(CONFIG.cusnn.weights, SOURCES, NETWORKS, CONFIG.cusnn.definition)
     OWN_IMAGES = choose.own_images(CONFIG.data.images)
     RECORDED = choose.recorded(CONFIG.recorded, REPOSITORY / "results" / "recorded")
@@ -35,6 +35,8 @@ except FrugalError as problem:
     raise WorkflowError(str(problem)) from None
 
 SESSIONS = campaign.sessions(CONFIG)
+# The section `cusnn` with each of the preset's numbers filled in.
+CUSNN = campaign.cusnn(CONFIG)
 LABELS = sorted(CONFIG.devices)
 # The pinned tools, for what they build: without conda a new compiler would go unnoticed.
 TOOLS = hashlib.sha256((REPOSITORY / "envs" / "constraints.txt").read_bytes()).hexdigest()
@@ -43,7 +45,19 @@ JUDGING_KEYS = {"sessions", "margin_kernel", "margin_end_to_end", "clock_shift_m
 SESSION_KEYS = set(type(CONFIG.timing).model_fields) - JUDGING_KEYS
 RAW = f"<results>/raw/{CONFIG.preset}"
 SYSTEM_NAMES = {"cusnn": "cuSNN", "method": "Method"}
-CUSNN_FIGURES = ["cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline"]
+# What of the section `cusnn` each experiment on layers depends on.
+ARM_KEYS = ("batch_sizes", "ours", "baselines", "regimes", "deterministic", "variants")
+LAYER_KEYS = {
+    "layers": (*ARM_KEYS, "layers", "kernel_sizes"),
+    "break_even": (*ARM_KEYS, "kernel_sizes", "sparsities"),
+    "ladder": ARM_KEYS,
+}
+CUSNN_FIGURES = [
+    "cusnn_sparsity",
+    "cusnn_layer_speedup",
+    "cusnn_layer_time",
+    "cusnn_roofline",
+]
 METHOD_FIGURES = ["method_equal", "method_noise"]
 FIGURES = [
     *(CUSNN_FIGURES if "cusnn" in CONFIG.systems else []),
@@ -103,7 +117,7 @@ def weights_of(network):
 def kernel_reports(wildcards):
     """The kernels that a machine's session of cuSNN needs, as their reports: known once the machine is."""
     device = described(wildcards)
-    sparse = cusnn_builds(CONFIG.preset, CONFIG.kernels.capabilities, device)
+    sparse = cusnn_builds(CONFIG.preset, CONFIG.kernels.capabilities, device, CONFIG.cusnn.variants)
     return [*reports("sparse", sparse), *control_reports(wildcards)]
 
 
@@ -133,6 +147,16 @@ def device_key(wildcards, input):
         return json.load(file)["device_key"]
 
 
+def network_inputs(wildcards, made):
+    """The weights or the images (`made`: a network's) of an experiment on layers; the ladder has shapes of its own."""
+    return [] if wildcards.experiment == "ladder" else [made(network) for network in NETWORKS]
+
+
+def cusnn_params(*keys):
+    """The keys of the section `cusnn` that a rule depends on, as its parameter."""
+    return {key: CUSNN[key] for key in ("preset", *keys)}
+
+
 def timing_threads(wildcards):
     """A timing job has the machine to itself: all cores that Snakemake was given."""
     return CONFIG.timing.threads or workflow.cores or 1
@@ -145,8 +169,14 @@ def raw_files():
     """Every file of rows that this campaign makes."""
     files = []
     if "cusnn" in CONFIG.systems:
-        files += expand(f"{RAW}/{{label}}/cusnn/sparsity/{{network}}.parquet", label=LABELS, network=NETWORKS)
-        files += expand(f"{RAW}/{{label}}/cusnn/layers/session-{{k}}.parquet", label=LABELS, k=range(SESSIONS))
+        if "sparsity" in CONFIG.cusnn.experiments:
+            files += expand(f"{RAW}/{{label}}/cusnn/sparsity/{{network}}.parquet", label=LABELS, network=NETWORKS)
+        files += expand(
+            f"{RAW}/{{label}}/cusnn/{{experiment}}/session-{{k}}.parquet",
+            label=LABELS,
+            experiment=[name for name in campaign.CUSNN_TIMED if name in CONFIG.cusnn.experiments],
+            k=range(SESSIONS),
+        )
     if "method" in CONFIG.systems:
         files += expand(
             f"{RAW}/{{label}}/method/{{experiment}}/session-{{k}}.parquet",
@@ -164,7 +194,13 @@ def recorded_files():
 
 def claims_hash():
     """The claims and the published numbers: an edit of either judges anew."""
-    files = [REPOSITORY / "workflow" / "claims.yaml", *sorted((REPOSITORY / "workflow" / "paper").glob("*.csv"))]
+    claims = (REPOSITORY / "workflow" / "claims.yaml").read_bytes()
+    return hashlib.sha256(claims + published_hash().encode()).hexdigest()
+
+
+def published_hash():
+    """The published numbers, which figures draw too."""
+    files = sorted((REPOSITORY / "workflow" / "paper").glob("*.csv"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

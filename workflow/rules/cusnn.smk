@@ -26,15 +26,47 @@ rule cusnn_sparsity:
 rule bench_layer:
     input:
         device="<results>/device/{label}.json",
+        weights=lambda wildcards: network_inputs(wildcards, weights_of),
+        images=lambda wildcards: network_inputs(wildcards, bin_of),
+        kernels=kernel_reports,
+    output:
+        f"{RAW}/{{label}}/cusnn/{{experiment}}/session-{{session}}.parquet",
+    log:
+        "<logs>/bench_layer/{label}/{experiment}/session-{session}.log",
+    benchmark:
+        "<benchmarks>/bench_layer/{label}/{experiment}/session-{session}.jsonl"
+    wildcard_constraints:
+        experiment="layers|break_even|ladder",
+        session=r"\d+",
+    conda:
+        "../../envs/kernels.yaml"
+    threads: timing_threads
+    resources:
+        gpu=1,
+    params:
+        preset=CONFIG.preset,
+        timing=CONFIG.timing.model_dump(include=SESSION_KEYS),
+        cusnn=lambda wildcards: cusnn_params(*LAYER_KEYS[wildcards.experiment]),
+        device_key=device_key,
+        source=source_hash("frugal.cusnn.bench_layer", "frugal.jobs"),
+    message:
+        "timing convolution layers ({wildcards.experiment}) on {wildcards.label}, session {wildcards.session}"
+    script:
+        "../scripts/bench_layer.py"
+
+
+rule bench_network:
+    input:
+        device="<results>/device/{label}.json",
         weights=[weights_of(network) for network in NETWORKS],
         images=[bin_of(network) for network in NETWORKS],
         kernels=kernel_reports,
     output:
-        f"{RAW}/{{label}}/cusnn/layers/session-{{session}}.parquet",
+        f"{RAW}/{{label}}/cusnn/networks/session-{{session}}.parquet",
     log:
-        "<logs>/bench_layer/{label}/session-{session}.log",
+        "<logs>/bench_network/{label}/session-{session}.log",
     benchmark:
-        "<benchmarks>/bench_layer/{label}/session-{session}.jsonl"
+        "<benchmarks>/bench_network/{label}/session-{session}.jsonl"
     wildcard_constraints:
         session=r"\d+",
     conda:
@@ -45,10 +77,10 @@ rule bench_layer:
     params:
         preset=CONFIG.preset,
         timing=CONFIG.timing.model_dump(include=SESSION_KEYS),
-        cusnn=CONFIG.cusnn.model_dump(include={"layers", "batch_sizes", "ours", "baselines", "regimes"}),
+        cusnn=cusnn_params("batch_sizes", "ours", "baselines", "regimes", "deterministic", "policy"),
         device_key=device_key,
-        source=source_hash("frugal.cusnn.bench_layer", "frugal.jobs"),
+        source=lambda wildcards: source_hash("frugal.cusnn.bench_network", "frugal.jobs"),
     message:
-        "timing convolution layers on {wildcards.label}, session {wildcards.session}"
+        "timing whole networks on {wildcards.label}, session {wildcards.session}"
     script:
-        "../scripts/bench_layer.py"
+        "../scripts/bench_network.py"

@@ -1,4 +1,4 @@
-"""One timing session over the convolution layers of the configured networks."""
+"""One timing session of one of cuSNN's experiments on single convolution layers."""
 
 from frugal.script import campaign_id, job
 
@@ -6,12 +6,14 @@ with job(snakemake) as say:
     from frugal import jobs
     from frugal.jobs.rule import session
 
+    experiment = snakemake.wildcards.experiment
     jobs.measure(
         session(
             snakemake,
-            experiment="layers",
+            experiment=experiment,
             cases="frugal.cusnn.bench_layer:cases",
             arguments={
+                "experiment": experiment,
                 "cusnn": snakemake.params.cusnn,
                 "weights": list(snakemake.input.weights),
                 "images": list(snakemake.input.images),

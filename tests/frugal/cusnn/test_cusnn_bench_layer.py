@@ -19,7 +19,8 @@ from frugal.timing import Arm, Case, CpuDevice, Design, measure_case
 from kernels.sparse import ConvShape, variants
 
 SHAPE = ConvShape(B=2, C=3, H=5, W=7, N=4)
-DEFAULTS = [*Config().cusnn.ours, *Config().cusnn.baselines]
+LADDER = ["v2_dense", "v1_naive"]
+DEFAULTS = [*Config().cusnn.ours, *LADDER, *Config().cusnn.baselines]
 GPU_ARMS = ["sparse", "dense_twin", "v2_dense", "v1_naive"]
 CUDNN = ["cudnn_fp32", "cudnn_fp32_cl", "cudnn_tf32", "cudnn_tf32_cl", "cudnn_fp16_cl"]
 
@@ -88,6 +89,7 @@ def cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             CpuDevice(),
             provenance.device_record("cpu"),
             said.append,
+            experiment="layers",
             cusnn=given | cusnn,
             weights=["w.safetensors"],
             images=[str(tmp_path / "images.bin")],

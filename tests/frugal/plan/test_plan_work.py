@@ -24,7 +24,7 @@ def shape(cases) -> list[list[tuple[str, ...]]]:
 def test_the_default_layers_on_a_cpu():
     (made,) = planned({}, "cpu")
     assert list(made.experiments) == ["layers"]
-    assert len(made.experiments["layers"]) == 8  # four shapes of each network
+    assert len(made.experiments["layers"]) == 16  # four shapes of each network at two batch sizes
     assert made.side_jobs == 2  # the zeros of each network
     loops, torchs = ("cold", "graph", "wall"), ("cold", "wall")
     assert {case.arms for case in made.experiments["layers"]} == {(loops, loops, torchs, torchs)}

@@ -15,21 +15,26 @@ from frugal.errors import FrugalError
 from .check import combinations
 from .docs import json_schema, markdown_table, write, yaml_text
 from .errors import ConfigError, problems
-from .expand import CaseSpec, expand, sessions
+from .expand import CUSNN_TIMED, CaseSpec, batch_sizes, cusnn, expand, networks, sessions, sparsities
 from .models import Config
 from .record import record_json
 
 __all__ = [
+    "CUSNN_TIMED",
     "CaseSpec",
     "Config",
     "ConfigError",
+    "batch_sizes",
+    "cusnn",
     "expand",
     "json_schema",
     "load",
     "markdown_table",
+    "networks",
     "read",
     "record_json",
     "sessions",
+    "sparsities",
     "write",
     "yaml_text",
 ]

@@ -29,7 +29,7 @@ def describe(schema: dict) -> str:
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
+        return "one of " + ", ".join(map(str, schema["enum"]))
     kind = schema.get("type")
     if kind == "array":
         return _describe_list(describe(schema["items"]), schema["items"])

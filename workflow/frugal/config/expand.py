@@ -11,10 +11,11 @@ class CaseSpec:
 
     system: str
     experiment: str
-    network: str
-    definition: str
-    layer_selection: str
-    """`distinct`: each shape once; `all`: each layer."""
+    network: str | None
+    """None: shapes of the experiment's own."""
+    definition: str | None
+    layer_selection: str | None
+    """`distinct`: each shape once; `all`: each layer; None: no layers of a network."""
     batch: int
     """Images in one call."""
     baselines: tuple[str, ...]
@@ -26,10 +27,41 @@ class CaseSpec:
 # without the timing package. A test compares.
 PRESET_SESSIONS = {"smoke": 1, "quick": 3, "sweep": 5, "headline": 8}
 
+# Experiments of cuSNN that are timed, each session a job; `sparsity` counts, once a network.
+CUSNN_TIMED = ("layers", "break_even", "ladder", "networks")
+SPARSITIES = {
+    "smoke": (0.0, 0.5, 0.9),
+    "quick": (0.0, 0.3, 0.5, 0.7, 0.9),
+    "sweep": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "headline": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+}
+
 
 def sessions(cfg: Config) -> int:
     """How many sessions a campaign has."""
     return cfg.timing.sessions or PRESET_SESSIONS[cfg.preset]
+
+
+def batch_sizes(cfg: Config) -> list[int]:
+    """Images in one call of cuSNN's experiments."""
+    return cfg.cusnn.batch_sizes or ([1, 2] if cfg.preset == "smoke" else [1, 8])
+
+
+def sparsities(cfg: Config) -> list[float]:
+    """Shares of zeros of cuSNN's break-even map, ascending."""
+    return sorted(cfg.cusnn.sparsities or SPARSITIES[cfg.preset])
+
+
+def cusnn(cfg: Config) -> dict[str, object]:
+    """The section `cusnn` with the preset's numbers for each null that stands for them, and the preset's name."""
+    filled = {"preset": cfg.preset, "batch_sizes": batch_sizes(cfg), "sparsities": sparsities(cfg)}
+    return cfg.cusnn.model_dump() | filled
+
+
+def networks(cfg: Config) -> list[str]:
+    """The networks whose weights and images a campaign needs, sorted: the ladder alone needs none."""
+    needed = "cusnn" in cfg.systems and cfg.cusnn.experiments != ["ladder"]
+    return sorted(cfg.cusnn.networks) if needed else []
 
 
 def expand(cfg: Config) -> list[CaseSpec]:
@@ -38,23 +70,25 @@ def expand(cfg: Config) -> list[CaseSpec]:
 
 
 def cusnn_cases(cfg: Config) -> list[CaseSpec]:
-    """`sparsity`: the zeros in each layer's input, once a network; `layers`: the time of layers, for each batch."""
-    regimes = cfg.cusnn.regimes or cfg.timing.regimes
+    """Each experiment that is asked for: `sparsity` once a network, the others for each batch."""
+    ours = cfg.cusnn
+    chosen = ours.regimes or cfg.timing.regimes
+    timed = {"baselines": tuple(ours.baselines), "regimes": tuple(chosen) if chosen else None}
     cases = []
-    for network in cfg.cusnn.networks:
-        common = {"system": "cusnn", "network": network, "definition": cfg.cusnn.definition}
-        cases.append(
-            CaseSpec(**common, experiment="sparsity", layer_selection="all", batch=1, baselines=(), regimes=None)
-        )
-        cases += [
-            CaseSpec(
-                **common,
-                experiment="layers",
-                layer_selection=cfg.cusnn.layers,
-                batch=batch,
-                baselines=tuple(cfg.cusnn.baselines),
-                regimes=tuple(regimes) if regimes else None,
+    for network in ours.networks:
+        common = {"system": "cusnn", "network": network, "definition": ours.definition}
+        if "sparsity" in ours.experiments:
+            cases.append(
+                CaseSpec(**common, experiment="sparsity", layer_selection="all", batch=1, baselines=(), regimes=None)
             )
-            for batch in cfg.cusnn.batch_sizes
-        ]
+        for experiment, selection in (("layers", ours.layers), ("networks", None)):
+            if experiment in ours.experiments:
+                cases += [
+                    CaseSpec(**common, **timed, experiment=experiment, layer_selection=selection, batch=batch)
+                    for batch in batch_sizes(cfg)
+                ]
+    for experiment in ("break_even", "ladder"):
+        if experiment in ours.experiments:
+            own = {"system": "cusnn", "network": None, "definition": None, "layer_selection": None}
+            cases += [CaseSpec(**own, **timed, experiment=experiment, batch=batch) for batch in batch_sizes(cfg)]
     return cases

@@ -18,9 +18,10 @@ Network = Literal["densenet121", "densenet169", "densenet201", "resnet50", "resn
 Definition = Literal["torchvision_v1.5", "keras_v1"]
 Baseline = Literal[
     "cudnn_fp32", "cudnn_fp32_cl", "cudnn_tf32", "cudnn_tf32_cl", "cudnn_fp16_cl",
-    "onednn_fp32", "onednn_fp32_cl", "gemm_fp32",
+    "torch_compile_fp32", "torch_compile_tf32", "onednn_fp32", "onednn_fp32_cl", "gemm_fp32",
 ]  # fmt: skip
-Ours = Literal["sparse", "dense_twin", "v2_dense", "v1_naive"]
+Ours = Literal["sparse", "dense_twin", "paper_scheme", "paper_dispatch"]
+CusnnExperiment = Literal["sparsity", "layers", "break_even", "ladder", "networks"]
 # What NVVM of CUDA 13 can target.
 Capability = Literal["7.5", "8.0", "8.6", "8.7", "8.8", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"]
 
@@ -188,7 +189,7 @@ class Cusnn(Section):
     """cuSNN: convolutions that skip the zeros which ReLU leaves."""
 
     networks: _list_of(Network) = Field(["densenet169", "resnet50"], examples=[["resnet50"]])
-    """The networks whose layers are measured."""
+    """The networks that are measured, whole and layer by layer."""
 
     definition: Definition = Field("torchvision_v1.5", examples=["keras_v1"])
     """Where a ResNet strides: on the 3×3 convolution (`torchvision_v1.5`), or on the first 1×1 (`keras_v1`: what the
@@ -198,15 +199,27 @@ class Cusnn(Section):
     """`auto`: published weights where the network or the mirror has them, else synthetic; `synthetic`: random weights
     whose biases give each layer its published sparsity; or a path to a folder of weight files or to one file."""
 
-    batch_sizes: _list_of(Positive) = Field([1], examples=[[1, 8]])
-    """Images in one call."""
+    batch_sizes: _list_of(Positive) | None = Field(None, examples=[[1, 8]])
+    """Images in one call; null: 1 and 2 in `smoke`, else 1 and 8."""
+
+    experiments: _list_of(CusnnExperiment) = Field(["sparsity", "layers"], examples=[["layers", "networks"]])
+    """`sparsity`: the zeros in each layer's input; `layers`: the time of single layers; `break_even`: the same at
+    chosen sparsities; `ladder`: our kernels step by step, and what each choice in the last one is worth;
+    `networks`: time, energy and memory of whole networks."""
 
     layers: Literal["distinct", "all"] = Field("distinct", examples=["all"])
-    """`distinct`: each shape once; `all`: each layer with its own input."""
+    """`distinct`: each shape once (in `smoke` three of them); `all`: each layer with its own input."""
 
-    ours: _list_of(Ours) = Field(["sparse", "dense_twin", "v2_dense", "v1_naive"], examples=[["sparse", "dense_twin"]])
-    """Which of our kernels are measured: `sparse` skips zeros, `dense_twin` is the same code without skipping, and the
-    other two are the steps of the ladder before it (on a GPU)."""
+    kernel_sizes: _list_of(Literal[1, 3]) = Field([3, 1], examples=[[3]])
+    """Which convolutions are layers to be measured: 3×3, 1×1 or both; those of stride 1 and 2."""
+
+    sparsities: _list_of(Annotated[float, Field(ge=0, le=1)]) | None = Field(None, examples=[[0.0, 0.5, 0.9]])
+    """Shares of zeros at which `break_even` measures; null: three in `smoke`, five in `quick`, else nine."""
+
+    ours: _list_of(Ours) = Field(["sparse", "dense_twin"], examples=[["sparse"]])
+    """Which of our kernels are measured: `sparse` skips zeros, `dense_twin` is the same code without skipping,
+    `paper_scheme` is the paper's own scheme, and `paper_dispatch` the same with its choice between sparse and dense
+    (the latter two on a GPU)."""
 
     baselines: _list_of(Baseline, at_least=0) = Field(
         [
@@ -215,16 +228,30 @@ class Cusnn(Section):
             "cudnn_tf32",
             "cudnn_tf32_cl",
             "cudnn_fp16_cl",
+            "torch_compile_fp32",
+            "torch_compile_tf32",
             "onednn_fp32",
             "onednn_fp32_cl",
         ],
         examples=[["cudnn_fp32", "cudnn_tf32"]],
     )
     """What ours is measured beside, as far as the machine has it: cuDNN on a GPU, oneDNN on a CPU. `_cl` means
-    channels-last; `gemm_fp32`: one matrix product, a stand-in for the algorithms that the paper allowed cuDNN."""
+    channels-last; `torch_compile`: with max-autotune, on a GPU, for DenseNet-169 and ResNet-50 at batch 1 and 8 (to
+    tune all takes hours); `gemm_fp32`: one matrix product, a stand-in for the algorithms that the paper allowed
+    cuDNN."""
 
     regimes: _list_of(Regime) | None = Field(None, examples=[["graph"]])
     """The regimes of this system; null: those of `timing.regimes`."""
+
+    deterministic: bool = Field(True, examples=[False])
+    """Whether our kernels add up in a fixed order, so that two runs agree bit for bit."""
+
+    policy: Literal["auto", "always", "never"] = Field("auto", examples=["never"])
+    """Which layers of a whole network skip zeros: those where skipping pays, `always` all, or `never` any (the dense
+    twins)."""
+
+    variants: _list_of(NonEmpty, at_least=0) = Field([], examples=[["v3_ballot_k3s1_t6x7_o1_w8_skip_row_m4"]])
+    """Names of further kernels to build and to choose from."""
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(1, examples=[1])
     """The seed of synthetic weights."""

@@ -23,6 +23,7 @@ def cases(
     record: Mapping[str, object],
     say: Say,
     *,
+    experiment: str,
     cusnn: Mapping[str, object],
     weights: Sequence[str],
     images: Sequence[str],

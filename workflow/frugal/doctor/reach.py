@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from frugal.config import Config, expand
+from frugal import config
+from frugal.config import Config
 from frugal.data import choose
 from frugal.data import sources as data_sources
 from frugal.data.sources import Availability, Source
@@ -17,7 +18,7 @@ Probe = Callable[..., Mapping[str, Availability]]
 
 def groups(cfg: Config, listed: Mapping[str, Source]) -> dict[str, list[str]]:
     """{what it is for: alternatives, best first}; nothing for what the user brings."""
-    networks = sorted({case.network for case in expand(cfg) if case.system == "cusnn"})
+    networks = config.networks(cfg)
     found = {"images": choose.image_files(listed)} if networks and not cfg.data.images else {}
     if cfg.cusnn.weights == "auto":
         for network in networks:

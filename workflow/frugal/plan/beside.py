@@ -38,12 +38,14 @@ _CLASSIFIER = 1.1  # a network's weights, in those of its convolutions
 
 def jobs(cfg: Config, devices: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
     """{rule: how many of its jobs} for the figures, those that measure left out. `devices`: label → device file."""
-    networks = _networks(cfg)
+    networks = config.networks(cfg)
     built = {
         pair
         for device in devices.values()
         for found in (
-            sparse_builds(cfg.preset, cfg.kernels.capabilities, device) if "cusnn" in cfg.systems else (),
+            sparse_builds(cfg.preset, cfg.kernels.capabilities, device, cfg.cusnn.variants)
+            if "cusnn" in cfg.systems
+            else (),
             control_builds(cfg.kernels.capabilities, device),
         )
         for pair in found
@@ -80,7 +82,7 @@ def download_bytes(cfg: Config, data: Path) -> int:
 
 def data_bytes(cfg: Config) -> int:
     """Converted images and weights."""
-    networks = _networks(cfg)
+    networks = config.networks(cfg)
     kinds = {preprocess(network, cfg.cusnn.definition) for network in networks}
     images = len(kinds) * cfg.data.n_images * 3 * cfg.data.size**2 * 4
     return images + sum(_weight_bytes(network, cfg.cusnn.definition) for network in networks)
@@ -89,10 +91,6 @@ def data_bytes(cfg: Config) -> int:
 def result_bytes(system: str, samples: float) -> int:
     """A system's tables with so many samples, and its figures."""
     return int(2 * SAMPLE_BYTES * samples) + FIGURES[system] * FIGURE_BYTES
-
-
-def _networks(cfg: Config) -> list[str]:
-    return sorted({case.network for case in config.expand(cfg) if case.system == "cusnn"})
 
 
 def _downloads(cfg: Config) -> dict[str, str]:

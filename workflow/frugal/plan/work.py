@@ -68,7 +68,7 @@ def cusnn(cfg: Config, kind: str) -> Work:
         for conv in measured(network, ours.definition, ours.layers, cfg.data.size):
             weights = conv.n * conv.c * conv.k**2
             resident += 4.0 * (cfg.data.n_images * conv.c * conv.h * conv.w + weights)
-            for batch in ours.batch_sizes:
+            for batch in config.batch_sizes(cfg):
                 moved = 4.0 * (batch * conv.values + weights)
                 cases.append(
                     Case(
