@@ -162,7 +162,7 @@ def _jiffies(root: Path) -> list[int] | None:
 def quota_cores(root: Path) -> float | None:
     """How many cores' time the control group may use; None for no limit. Of nested groups the narrowest counts."""
     limits = []
-    for folder in _groups(root, "cpu"):
+    for folder in control_groups(root, "cpu"):
         limit, period = [*read(folder / "cpu.max").split(), "", ""][:2]
         if not limit:
             limit, period = read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")
@@ -175,7 +175,7 @@ def available_bytes(root: Path) -> int | None:
     """Memory that can be had without swapping; inside a control group no more than its limit leaves."""
     told = [line.split() for line in read(root / "proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
     free = [int(words[1]) * 1024 for words in told]
-    for folder in _groups(root, "memory"):
+    for folder in control_groups(root, "memory"):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             most, now = read(folder / limit), read(folder / used)
             if most.isdigit() and now.isdigit():
@@ -189,8 +189,8 @@ def _reclaimable(folder: Path) -> int:
     return next((int(word[1]) for word in words if word[0] in ("inactive_file", "total_inactive_file")), 0)
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of this process's control group and of those around it, versions 1 and 2."""
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of this process's control group and of those around it, innermost first, versions 1 and 2."""
     top = root / "sys/fs/cgroup"
     for line in read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from frugal.doctor.system import control_groups
+
 
 def oom_kills(root: Path = Path("/")) -> int | None:
     """How many processes of this one's control group the kernel has killed for want of memory; None where it says not.
@@ -12,7 +14,9 @@ def oom_kills(root: Path = Path("/")) -> int | None:
     Version 2 of control groups counts in memory.events, version 1 in memory.oom_control; a system without either, or a
     process in the root group, has the machine's own counter in /proc/vmstat. `root` is the file system's root.
     """
-    for path in _counters(root):
+    groups = control_groups(root, "memory")
+    counters = (folder / name for folder in groups for name in ("memory.events", "memory.oom_control"))
+    for path in (*counters, root / "proc/vmstat"):
         try:
             found = re.search(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)
         except OSError:
@@ -20,22 +24,3 @@ def oom_kills(root: Path = Path("/")) -> int | None:
         if found:
             return int(found[1])
     return None
-
-
-def _counters(root: Path) -> list[Path]:
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    mounted, found = root / "sys/fs/cgroup", []
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            folder, name = mounted, "memory.events"
-        elif "memory" in controllers.split(","):
-            folder, name = mounted / controllers, "memory.oom_control"
-        else:
-            continue
-        # inside a container the path is the host's, and the group is mounted at the top
-        found += [folder / group.lstrip("/") / name, folder / name]
-    return [*found, root / "proc/vmstat"]
