@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
-from frugal import hardware, stats
+from frugal import hardware
 from frugal.controls import wanted
 from frugal.records import Measurement, RowKey, Run, Sample
+from frugal.timing.rounds import ratio_by_round
 
 GREEN, YELLOW, RED = "green", "yellow", "red"
 
@@ -71,7 +71,7 @@ def _pair(
     for row in own:
         if row.role == "baseline":
             beside = next(r for r in own if r.role == "ours" and r.key == row.key._replace(arm=r.arm))
-            ratio = session_ratio(samples[row.key], samples[beside.key])
+            ratio = ratio_by_round(samples[row.key], samples[beside.key]).ratio
             if ratio is None:
                 return _outcome(out, None, window, f"{about}: no round in {row.regime} has samples of both")
             ratios[row.regime] = ratio
@@ -82,22 +82,6 @@ def _pair(
     found = ", ".join(f"{ratio:.4f} in {regime}" for regime, ratio in ratios.items())
     words = f"{about}: baseline's time over ours is {found}; {window.low:.4f} to {window.high:.4f} must hold"
     return _outcome(GREEN if worst in window else out, worst, window, words)
-
-
-def session_ratio(baseline: Sequence[Sample], ours: Sequence[Sample]) -> float | None:
-    """One session's ratio, by the medians of its rounds; None where no round has samples of both to be used."""
-    base, cand = _rounds(baseline), _rounds(ours)
-    both = sorted(base.keys() & cand.keys())
-    return stats.paired_ratio([[base[r] for r in both]], [[cand[r] for r in both]]).ratio
-
-
-def _rounds(samples: Sequence[Sample]) -> dict[int, float]:
-    """round → median of the block's samples, without the excluded ones."""
-    blocks: dict[int, list[float]] = {}
-    for sample in samples:
-        if sample.flag != "excluded":
-            blocks.setdefault(sample.round, []).append(sample.value)
-    return {number: median(values) for number, values in blocks.items()}
 
 
 def _wrong(rows: Sequence[Measurement]) -> dict[str, object]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from frugal.provenance.gpu import ask
+from frugal.provenance.gpu import SLOWDOWN, ask, event_reasons
 
 from .check import FAIL, PASS, WARN, Check, graded
 
 GIB = 1024**3
-# Event reasons that slow the device down (nvml.h): software and hardware thermal slowdown, power brake, hardware.
-SLOWED = 0x20 | 0x40 | 0x80 | 0x08
 NOT_OFFERED = "nothing to type: this driver, GPU or virtual machine does not offer it"
 # What each reading is for, and NVML's getter with its further arguments.
 READINGS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
@@ -161,9 +159,8 @@ def free_memory(nvml: Any, handle: Any, needed: int) -> Check:
 
 def _event_reasons(nvml: Any, handle: Any) -> Check:
     """Readable, and no slowdown right now."""
-    getters = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")  # new, old name
-    reasons = next((value for getter in getters if (value := ask(nvml, getter, handle)) is not None), None)
-    slowed = reasons is not None and bool(reasons & SLOWED)
+    reasons = event_reasons(nvml, handle)
+    slowed = reasons is not None and bool(reasons & SLOWDOWN)
     return graded(
         "event reasons",
         warn=reasons is None or slowed,

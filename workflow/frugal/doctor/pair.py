@@ -7,9 +7,9 @@ import sys
 
 from frugal.clock import SystemClock
 from frugal.controls import null
-from frugal.controls.judging import session_ratio
 from frugal.timing import Design, device_of, measure_case
 from frugal.timing.lease import lease
+from frugal.timing.rounds import ratio_by_round
 from frugal.timing.warmup import warm_up
 
 
@@ -26,7 +26,7 @@ def ratios(kind: str, preset: str = "quick") -> dict[str, float]:
     for key, samples in result.samples.items():
         other = result.samples.get(key._replace(arm=second.name))
         if key.arm == first.name and other:
-            ratio = session_ratio(samples, other)
+            ratio = ratio_by_round(samples, other).ratio
             if ratio is not None:
                 found[str(key.regime)] = ratio
     return found

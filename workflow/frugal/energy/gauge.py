@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from frugal.provenance.gpu import ask, handle_by_uuid, open_nvml, text
+from frugal.provenance.gpu import ask, event_reasons, handle_by_uuid, open_nvml, text
 
 # The reading that exists since driver 530 (NVML_FI_DEV_POWER_INSTANT) and its scope "the GPU"; the older power reading
 # is a moving average, which at a step of load needs a second to arrive.
@@ -48,11 +48,8 @@ class Gauge:
         return self.average_w()
 
     def event_reasons(self) -> int | None:
-        """Why the clock is what it is: NVML's bits. Older drivers call them throttle reasons."""
-        found = ask(self._nvml, "nvmlDeviceGetCurrentClocksEventReasons", self._handle)
-        return (
-            found if found is not None else ask(self._nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", self._handle)
-        )
+        """Why the clock is what it is: NVML's bits."""
+        return event_reasons(self._nvml, self._handle)
 
     def energy_j(self) -> float | None:
         """J that the board has used since the driver was loaded. It ticks about ten times a second; a read is slow."""

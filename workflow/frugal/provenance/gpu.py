@@ -16,6 +16,9 @@ from frugal.errors import FrugalError
 # (CUDA C++ Programming Guide, "Arithmetic Instructions": results per clock cycle and SM, 32-bit floating-point add).
 _LANES = {"7.0": 64, "7.5": 64, "8.0": 64}
 _LANES_SINCE_8_6 = 128
+# Event reasons that are no choice of the driver's power management but an emergency (nvml.h): HwSlowdown 0x8,
+# SwThermalSlowdown 0x20, HwThermalSlowdown 0x40, HwPowerBrakeSlowdown 0x80. SwPowerCap (0x4) is normal under load.
+SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
 
 
 def open_nvml() -> Any | None:
@@ -86,6 +89,12 @@ def ask(nvml: Any, getter: str, *arguments: Any) -> Any | None:
         return getattr(nvml, getter)(*arguments)
     except (AttributeError, nvml.NVMLError):
         return None
+
+
+def event_reasons(nvml: Any, handle: Any) -> int | None:
+    """Why the clock is what it is: NVML's bits. Older drivers call them throttle reasons."""
+    found = ask(nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle)
+    return found if found is not None else ask(nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", handle)
 
 
 def clocks_locked(nvml: Any, handle: Any) -> bool | None:

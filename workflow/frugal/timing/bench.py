@@ -12,18 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from torch import Tensor
 
-from frugal import stats
 from frugal.clock import Clock
 from frugal.errors import FrugalError
-from frugal.records import Measurement, RowKey, Sample
+from frugal.records import Measurement
 from frugal.timing.arms import Arm, Case, Inputs, Prepared, Reference
 from frugal.timing.case import CaseResult, measure_case
 from frugal.timing.design import Design
 from frugal.timing.devices import CpuDevice, CudaDevice, Device
+from frugal.timing.rounds import ratio_by_round
 from frugal.timing.session import duration
 
 _CAUTION = (
@@ -201,20 +200,12 @@ def _of_regime(result: CaseResult, row: Measurement, beside: Measurement | None)
     notes = [f"{r.arm}: {r.reason}" for r in (row, beside) if r is not None and r.reason]
     known = {"note": "; ".join(notes) or None}
     if beside is not None:
-        ratio = stats.paired_ratio([_rounds(result, beside.key)], [_rounds(result, row.key)])
+        ratio = ratio_by_round(result.samples[beside.key], result.samples[row.key])
         known |= {
             "against_s": beside.value, "against_q25_s": beside.q25, "against_q75_s": beside.q75,
             "ratio": ratio.ratio, "ratio_low": ratio.round_low, "ratio_high": ratio.round_high,
         }  # fmt: skip
     return Timed(row.regime or "", row.value, row.q25, row.q75, **known)
-
-
-def _rounds(result: CaseResult, key: RowKey) -> list[float]:
-    blocks: dict[int, list[Sample]] = {}
-    for sample in result.samples[key]:
-        if sample.flag != "excluded":
-            blocks.setdefault(sample.round, []).append(sample)
-    return [median(s.value for s in blocks[r]) for r in sorted(blocks)]
 
 
 def _cells(timed: Timed) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,11 +16,10 @@ from frugal.timing import regimes
 from frugal.timing.arms import Arm, Case, Inputs, Unsupported
 from frugal.timing.design import Design, palindromes
 from frugal.timing.devices import Device
-from frugal.timing.faults import Fault
 from frugal.timing.instruments import Instruments
 from frugal.timing.polls import Polls, fill_context, mean, reasons
 from frugal.timing.rows import DISCARDED_UNSTABLE, describe, frame
-from frugal.timing.state import Progress, Trial, Trials
+from frugal.timing.state import Attempt, Progress, Trial, Trials
 from frugal.timing.verify import poison
 
 COOL_C = 2.0  # above the session's first temperature
@@ -28,9 +27,6 @@ COOL_LONGEST_S = 15.0
 LOOK_S = 0.2
 METRICS = (("energy_gross", "J", "gross_j"), ("energy_net", "J", "net_j"), ("power_mean", "W", "power_w"))
 NOT_TOLD = ("mig", "no_counter")  # reasons for which the machine, and not a trial, has no energy
-
-# attempt(arm, step, body, limit_s): the fault that it ended with, or None
-Attempt = Callable[[Arm, str, Callable[[], object], float], Fault | None]
 
 
 def measure(

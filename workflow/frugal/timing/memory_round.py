@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from frugal.memory import peak_cuda, peak_live
@@ -10,15 +10,11 @@ from frugal.records import Measurement
 from frugal.timing.arms import Arm, Case, Inputs
 from frugal.timing.design import Design
 from frugal.timing.devices import Device
-from frugal.timing.faults import Fault
 from frugal.timing.rows import frame
-from frugal.timing.state import Peaks, Progress
+from frugal.timing.state import Attempt, Peaks, Progress
 
 METRICS = {"cpu": ("peak_live",), "cuda": ("peak_live", "peak_allocated", "peak_reserved")}
 CALLS = 4  # of an arm in its step
-
-# attempt(arm, step, body, limit_s): the fault that it ended with, or None
-Attempt = Callable[[Arm, str, Callable[[], object], float], Fault | None]
 
 
 def measure(progress: Sequence[Progress], inputs: Inputs, design: Design, device: Device, attempt: Attempt) -> None:

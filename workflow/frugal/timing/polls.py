@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from frugal.energy import no_polls
+from frugal.provenance.gpu import SLOWDOWN
 from frugal.records import Measurement, Sample
 from frugal.timing.blocks import Block
 from frugal.timing.design import Design
 
-# NVML's clock event reasons that are no choice of the driver's power management but an emergency: HwSlowdown 0x8,
-# SwThermalSlowdown 0x20, HwThermalSlowdown 0x40, HwPowerBrakeSlowdown 0x80. SwPowerCap (0x4) is normal under load.
-SLOWDOWN = 0x8 | 0x20 | 0x40 | 0x80
-# It lowers the clock too, below three quarters under a large TF32 product, but by the arm's own power: no emergency.
+# Lowers the clock too, below three quarters under a large TF32 product, but by the arm's own power: no SLOWDOWN.
 POWER_CAP = 0x4
 REACH = 2  # periods: a poll further away says nothing about a sample
 

@@ -14,6 +14,9 @@ from frugal.timing.regimes import Estimate, Recipe
 from frugal.timing.usage import Usage
 from frugal.timing.verify import Check
 
+# attempt(arm, step, body, limit_s): runs a step of an arm; the fault that it ended with, or None
+Attempt = Callable[[Arm, str, Callable[[], object], float], Fault | None]
+
 
 @dataclass
 class Timing:
