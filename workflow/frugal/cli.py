@@ -216,7 +216,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _calibration(cfg: Config) -> list[Check]:
     from frugal import doctor, provenance, timing
 
-    kind = cfg.devices["local"].kind if set(cfg.devices) == {"local"} else "auto"
-    record = provenance.device_record(kind)
+    record = provenance.device_record(doctor.local_kind(cfg))
     print("measuring for about a minute: leave the machine alone", file=sys.stderr)
     return doctor.calibrate(timing.device_of(record), record["gpu_name"], say=partial(print, file=sys.stderr))

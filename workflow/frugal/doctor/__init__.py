@@ -13,7 +13,7 @@ from importlib import import_module
 from .check import FAIL, PASS, WARN, Check, exit_status, json_text, text
 from .session import admit, quick
 
-_ON_FIRST_USE = {"Need": "whole", "doctor": "whole", "calibrate": "calibration"}
+_ON_FIRST_USE = {"Need": "whole", "doctor": "whole", "local_kind": "whole", "calibrate": "calibration"}
 
 __all__ = [
     "FAIL",
@@ -26,6 +26,7 @@ __all__ = [
     "doctor",
     "exit_status",
     "json_text",
+    "local_kind",
     "quick",
     "text",
 ]

@@ -49,7 +49,7 @@ def doctor(
     are for tests; a given `nvml` is never mixed with this machine's own driver.
     """
     clock = clock or SystemClock()
-    kind = cfg.devices["local"].kind if set(cfg.devices) == {"local"} else "auto"  # other labels name other machines
+    kind = local_kind(cfg)
     if nvml is None and kind != "cpu":
         nvml, driver = open_nvml(), open_driver()
     found, problem = gpu_of(kind, nvml, driver)
@@ -68,6 +68,11 @@ def doctor(
         gpu.visible(found, kind, problem),
         *(_gpu_checks(found, nvml, driver, need) if found else ()),
     ]
+
+
+def local_kind(cfg: Config) -> str:
+    """The kind of device that this machine measures with: `cpu`, `cuda` or `auto`. Other labels name other machines."""
+    return cfg.devices["local"].kind if set(cfg.devices) == {"local"} else "auto"
 
 
 def _gpu_checks(found: dict, nvml: Any, driver: Any | None, need: Need) -> list[Check]:
