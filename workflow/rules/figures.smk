@@ -27,6 +27,7 @@ for name in FIGURES:
             "../../envs/core.yaml"
         params:
             name=name,
+            published=published_hash(),
             source=source_hash("frugal.figures"),
         message:
             f"drawing {name}"

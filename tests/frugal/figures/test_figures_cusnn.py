@@ -180,10 +180,10 @@ def test_a_shape_in_short(layer, label):
 
 def test_layers_without_an_index_are_ordered_by_their_names_numbers():
     rows = pd.DataFrame(
-        {"layer": ["conv10", "conv9", "conv1_b"], "system": "cusnn", "metric": "time", "network": "n",
-         "axes_json": "{}", "arm_json": None}
+        {"layer": ["conv10", "conv9", "conv1_b"], "system": "cusnn", "experiment": "layers", "metric": "time",
+         "network": "n", "regime": "hot", "l2": None, "value": 1.0, "axes_json": "{}", "arm_json": None}
     )  # fmt: skip
-    assert layers.in_order(layers.of(rows, "time"))["layer"].tolist() == ["conv1_b", "conv9", "conv10"]
+    assert layers.in_order(layers.of(rows, "layers", "time"))["layer"].tolist() == ["conv1_b", "conv9", "conv10"]
 
 
 @pytest.mark.parametrize("name", CUSNN)

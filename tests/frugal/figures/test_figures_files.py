@@ -69,13 +69,13 @@ def test_the_svg_has_text_a_title_and_a_description(drawn):
     root = ElementTree.parse(drawn[1]).getroot()
     words = " ".join("".join(text.itertext()) for text in root.iter(f"{SVG}text"))
     assert "recorded on NVIDIA H200" in words
-    assert "128,28→32" in words
+    assert "1×1 256,14" in words
     title, description = root[0], root[1]
     assert (title.tag, description.tag) == (f"{SVG}title", f"{SVG}desc")
     assert root.get("role") == "img"
     assert root.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
-    assert title.text == "Speed-up of the sparse convolution, layer by layer"
-    assert "geometric mean over 96 layers" in description.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert title.text == "Speed-up over the dense library in fp32, layer by layer"
+    assert "geometric mean over 96 layers 3×3" in description.text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_no_file_tells_when_it_was_made(drawn):
@@ -127,5 +127,5 @@ def test_a_place_that_is_no_folder_is_told_in_one_sentence(tmp_path):
 
 
 def test_a_name_that_is_not_known_is_answered_with_the_names_there_are(campaign):
-    with pytest.raises(FrugalError, match="cusnn_sparsity, cusnn_layer_speedup, cusnn_roofline"):
-        figures.figure("cusnn_ladder", campaign[1])
+    with pytest.raises(FrugalError, match=", ".join(figures.NAMES)):
+        figures.figure("cusnn_stairs", campaign[1])

@@ -11,13 +11,20 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from frugal.errors import FrugalError
-from frugal.figures import cusnn, method
+from frugal.figures import cusnn, method, published
 from frugal.figures.files import save
 from frugal.figures.frames import Frames, load
 
 __all__ = ["BLOCKS_OF", "NAMES", "Frames", "draw", "figure", "load", "save"]
 
-NAMES = ("cusnn_sparsity", "cusnn_layer_speedup", "cusnn_roofline", "method_equal", "method_noise")
+NAMES = (
+    "cusnn_sparsity",
+    "cusnn_layer_speedup",
+    "cusnn_layer_time",
+    "cusnn_roofline",
+    "method_equal",
+    "method_noise",
+)
 # Figures that need more than rows: of which system the medians of blocks are read.
 BLOCKS_OF = {"method_noise": "method"}
 
@@ -27,7 +34,9 @@ def figure(name: str, frames: Frames) -> Figure:
     if name == "cusnn_sparsity":
         return cusnn.sparsity(frames.measurements)
     if name == "cusnn_layer_speedup":
-        return cusnn.layer_speedup(frames.comparisons, frames.measurements)
+        return cusnn.layer_speedup(frames.comparisons, frames.measurements, published.load("cusnn"))
+    if name == "cusnn_layer_time":
+        return cusnn.layer_time(frames.measurements, published.load("cusnn"))
     if name == "cusnn_roofline":
         return cusnn.roofline(frames.measurements, frames.runs)
     if name == "method_equal":

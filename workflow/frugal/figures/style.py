@@ -1,7 +1,7 @@
 """One look for every figure: a system has one colour and one marker, the same everywhere.
 
 Colours are those of Okabe and Ito (Color Universal Design, 2008) for what stands in one figure together, and darker or
-grey ones for rungs and rarer baselines; a test checks their distances (CIEDE2000) for normal, protan, deutan and tritan
+grey ones for rarer arms; a test checks their distances (CIEDE2000) for normal, protan, deutan and tritan
 sight. Shape says the same as colour, so that the figures also survive a grey print.
 """
 
@@ -67,17 +67,18 @@ class Look:
 LOOKS = {
     "sparse": Look("ours: sparse", "#D55E00", "o"),
     "dense_twin": Look("ours: dense twin", "#E69F00", "D"),
-    "v1_naive": Look("ours: v1 naive", "#B8B4A0", "<"),
-    "v2_dense": Look("ours: v2 dense", "#7A3B00", ">"),
+    "unfused": Look("ours: unfused", "#5A2D00", "<"),
     "paper_scheme": Look("the paper's scheme", "#4A1A8C", "h"),
+    "paper_dispatch": Look("the paper's scheme, dispatched", "#8778FF", ">"),
     "cudnn_fp32": Look("cuDNN fp32", "#0072B2", "s"),
     "cudnn_tf32": Look("cuDNN TF32", "#56B4E9", "^"),
     "cudnn_fp16_cl": Look("cuDNN fp16 channels-last", "#009E73", "v"),
     "onednn_fp32": Look("oneDNN fp32", "#CC79A7", "P"),
     "gemm_fp32": Look("im2col + GEMM fp32", "#5E5E5E", "X"),
-    "torch_compile": Look("torch.compile", "#000000", "*"),
+    "torch_compile_fp32": Look("torch.compile fp32", "#000000", "*"),
+    "torch_compile_tf32": Look("torch.compile TF32", "#785A3C", "d"),
 }
-_OTHER_MARKERS = ("p", "d", "8", "H")
+_OTHER_MARKERS = ("p", "8", "H")
 
 
 def system(arm: str) -> str:

@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from frugal.figures import style
+from frugal.figures.cusnn import timed
 from frugal.figures.frames import axis
 
 COMMAND = "snakemake --cores all cusnn"
 KEY = ["network", "depth", "layer"]
+SHAPE = ["network", "r", "stride", "c", "h", "k"]
 _PANEL = 5.8  # inches: the width of a panel without its y labels
 _ONE_LINE, _TWO_LINES, _UPRIGHT = 1.15, 0.6, 0.14  # inches from label to label that each way of writing them needs
 
@@ -29,19 +31,17 @@ class Group:
     last: int
 
 
-def of(measurements: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of cuSNN's layers for a metric, with three more columns.
+def of(measurements: pd.DataFrame, experiment: str, metric: str) -> pd.DataFrame:
+    """The rows of one of cuSNN's experiments that are about a network's layers, with three more columns.
 
     `depth`: the axis `layer_index`, else the order of the layers' names. `weights`: where the network's are from.
     `count`: how many layers of the network the case stands for (axis `layers_of_shape`, else 1).
     """
-    rows = measurements[
-        (measurements["system"] == "cusnn") & (measurements["metric"] == metric) & measurements["layer"].notna()
-    ]
+    rows = timed.of(measurements, experiment, metric)
+    rows = rows[rows["layer"].notna()]
     rows = rows.assign(
         network=rows["network"].fillna("any network"),
         depth=pd.to_numeric(axis(rows, "layer_index")),
-        weights=axis(rows, "weights"),
         count=pd.to_numeric(axis(rows, "layers_of_shape")).fillna(1),
     )
     by_name = {name: place for place, name in enumerate(sorted(rows["layer"].unique(), key=_natural))}
@@ -59,11 +59,22 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     return layers.assign(place=range(len(layers)))
 
 
+def in_shapes(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the `place` of their shape on an axis of distinct shapes: by network, 3×3 before 1×1, depth."""
+    known = rows.assign(stride=rows["stride"].fillna(1), wide=-rows["r"])
+    shapes = known.sort_values(["network", "wide", "depth", "stride"], kind="stable").drop_duplicates(SHAPE)
+    places = shapes[SHAPE].assign(place=range(len(shapes)))
+    return known.merge(places, on=SHAPE).drop(columns="wide")
+
+
 def shape(layer: pd.Series) -> str:
     """A convolution in short: channels, height → filters; the filter's size unless 3×3; the stride unless 1."""
-    size = "" if layer["r"] == 3 else f"{layer['r']:.0f}×{layer['s']:.0f} "
     stride = "" if layer["stride"] in (1, None) or pd.isna(layer["stride"]) else f" /{layer['stride']:.0f}"
-    return f"{size}{layer['c']:.0f},{layer['h']:.0f}→{layer['k']:.0f}{stride}"
+    return f"{_filter(layer)}{layer['c']:.0f},{layer['h']:.0f}→{layer['k']:.0f}{stride}"
+
+
+def _filter(layer: pd.Series) -> str:
+    return "" if layer["r"] == 3 else f"{layer['r']:.0f}×{layer['s']:.0f} "
 
 
 def groups(layers: pd.DataFrame, labels: Sequence[str]) -> list[Group]:
@@ -87,8 +98,8 @@ def label_axis(axes: Axes, layers: pd.DataFrame) -> str:
     runs = groups(layers, [shape(layer) for _, layer in layers.iterrows()])
     means = "layer: channels,height→filters (3×3 unless said)"
     if len(runs) * _UPRIGHT > _PANEL:
-        runs = groups(layers, [f"{height:.0f}²" for height in layers["h"]])
-        means = "layers by depth, in groups of equal input height"
+        runs = groups(layers, [f"{_filter(layer)}{layer['h']:.0f}²" for _, layer in layers.iterrows()])
+        means = "layers in groups of equal input height (3×3 unless said)"
     places = [(run.first + run.last) / 2 for run in runs]
     labels = [run.label for run in runs]
     nearest = min((right - left for left, right in pairwise(places)), default=len(layers)) / inch
@@ -126,6 +137,11 @@ def name_networks(axes: Axes, layers: pd.DataFrame) -> None:
     above.spines["top"].set_visible(False)
     for run in networks[1:]:
         axes.axvline(run.first - 0.5, color="#8A8A8A", linewidth=0.9, zorder=0)
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 layer", "2 layers"."""
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def pretty(network: str) -> str:

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from frugal.figures import style
 from frugal.figures.cusnn import layers as of_layers
+from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import in_machine_order
 
 TITLE = "Measured time against the roofline"
@@ -29,7 +30,7 @@ def roofline(measurements: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     only where data come from memory: regime cold and rotated buffers). Several sessions
     are joined by their geometric mean. Filled marks: this machine; hollow ones: recorded campaigns.
     """
-    timed = of_layers.of(measurements, "time")
+    timed = of_layers.of(measurements, "layers", "time")
     points, regimes = _points(_with_roof(timed, runs))
     if points.empty:
         return _nothing(timed)
@@ -63,33 +64,19 @@ def _with_roof(timed: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _points(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:
     """One row a (machine, case, arm) in the machine's regime, and that regime by machine."""
-    rows = rows.assign(l2=rows["l2"].fillna(""), value=pd.to_numeric(rows["value"]))
-    drawable = rows[(rows["status"] == "ok") & (rows["roofline_s"] > 0) & (rows["value"] > 0)]
-    parts, regimes = [], {}
-    for machine in in_machine_order(drawable):
-        own = drawable[drawable["machine"] == machine]
-        regimes[machine] = _regime(own)
-        parts.append(own[(own["regime"] == regimes[machine][0]) & (own["l2"] == regimes[machine][1])])
-    if not parts:
-        return drawable, regimes
-    chosen = pd.concat(parts)
+    drawable = of_times.usable(rows)
+    chosen = of_times.in_one_regime(drawable[drawable["roofline_s"] > 0], REGIMES)
+    if chosen.empty:
+        return chosen, {}
+    regimes = {
+        machine: (own["regime"].iloc[0], own["l2"].iloc[0]) for machine, own in chosen.groupby("machine", sort=False)
+    }
     keys = ["machine", "case_id", "arm"]
-    logs = chosen.assign(value=np.log(chosen["value"]), roofline_s=np.log(chosen["roofline_s"]))
-    joined = logs.groupby(keys, as_index=False).agg(
-        value=("value", "mean"), roofline_s=("roofline_s", "mean"), recorded=("recorded", "first"),
-        conditional=("conditional", "any"),
-    )  # fmt: skip
-    joined = joined.assign(
-        value=np.exp(joined["value"]), roofline_s=np.exp(joined["roofline_s"]), arm=joined["arm"].map(style.system)
-    )
-    # Of a library's two layouts the faster one for this layer stands, as its user would choose.
-    return joined.sort_values("value", kind="stable").drop_duplicates(keys), regimes
-
-
-def _regime(rows: pd.DataFrame) -> tuple[str, str]:
-    arms = rows.groupby(["regime", "l2"])["arm"].nunique()
-    rank = {regime: place for place, regime in enumerate(REGIMES)}
-    return min(arms.index, key=lambda regime: (-arms[regime], rank.get(regime, len(rank)), regime))
+    roof = np.exp(np.log(chosen["roofline_s"]).groupby([chosen[name] for name in keys]).mean())
+    conditional = chosen.groupby(keys)["conditional"].any()
+    joined = of_times.over_sessions(chosen).drop(columns=["roofline_s", "conditional"])
+    joined = joined.merge(roof.reset_index(), on=keys).merge(conditional.reset_index(), on=keys)
+    return of_times.best_layout(joined), regimes
 
 
 def _draw(axes: Axes, points: pd.DataFrame, arms: dict[str, style.Look]) -> None:
@@ -169,7 +156,7 @@ def _notes(points: pd.DataFrame, regimes: dict[str, tuple[str, str]], timed: pd.
         own = timed[timed["machine"] == machine]
         if machine in regimes:
             regime, l2 = regimes[machine]
-            own = own[own["regime"].isna() | ((own["regime"] == regime) & (own["l2"].fillna("") == l2))]
+            own = own[(own["regime"] == "") | ((own["regime"] == regime) & (own["l2"] == l2))]
         marks = own.assign(case_id=own["case_id"] + "/" + own["arm"].map(style.system))
         here = points[points["machine"] == machine]
         marks["status"] = marks["status"].replace("ok", "without ceilings or work of the arm")

@@ -31,7 +31,7 @@ def sparsity(measurements: pd.DataFrame) -> Figure:
     rows of arm `bn_closed_form` exist. Networks with random weights are labelled so (key `weights` of the axes or of
     the arm's settings).
     """
-    rows = of_layers.of(measurements, "sparsity")
+    rows = of_layers.of(measurements, "sparsity", "sparsity")
     rows = rows.assign(filter=[_filter(size) for size in rows["r"]])
     drawn = rows[(rows["status"] == "ok") & rows["value"].notna()].astype({"value": float, "min": float, "max": float})
     panels = _panels(drawn)
