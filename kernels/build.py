@@ -28,9 +28,10 @@ from frugal.errors import FrugalError
 from frugal.files import publishing
 from kernels import cubin
 
-# Kind -> dtype, by the name that Numba, NumPy and torch all give it, 4 bytes each; a * marks a flat array of it.
+# Kind -> dtype, by the name that Numba, NumPy and torch all give it; numbers have 4 bytes. A * marks a flat array.
 SCALARS = {"f32": "float32", "i32": "int32", "u32": "uint32"}
-KINDS = (*SCALARS, *(f"{kind}*" for kind in SCALARS))
+ELEMENTS = {**SCALARS, "u8": "uint8"}
+KINDS = (*SCALARS, *(f"{kind}*" for kind in ELEMENTS))
 ARRAY_WORDS = 7  # 64-bit words of a 1-D array in Numba's ABI: meminfo, parent, items, item size, data, shape, stride
 MAX_THREADS = 1024
 
@@ -58,9 +59,11 @@ class KernelSource:
     """Function in `python_source`, and symbol in the cubin."""
     python_source: str
     parameters: tuple[tuple[str, str], ...]
-    """(name, kind) in the order of the function's arguments. Kinds: f32* i32* u32* (flat arrays), f32 i32 u32."""
+    """(name, kind) in the order of the function's arguments. Kinds: f32* i32* u32* u8* (flat arrays), f32 i32 u32."""
     threads: int
-    """Threads a block, in one dimension; the compiler may rely on it."""
+    """Threads a block, in one dimension: the compiler relies on there being no more."""
+    min_threads: int | None = None
+    """Fewest threads that a launch may have, where the kernel asks how many there are; None: always `threads`."""
     max_registers: int | None = None
     """Upper limit of registers a thread; None leaves it to the block size."""
     fastmath: bool = False
@@ -77,6 +80,11 @@ class KernelSource:
                 )
         if not 1 <= self.threads <= MAX_THREADS:
             raise BuildError(f"{name}: threads = {self.threads}, allowed are 1 to {MAX_THREADS}; use a multiple of 32.")
+        if self.min_threads is not None and not 1 <= self.min_threads <= self.threads:
+            raise BuildError(
+                f"{name}: min_threads = {self.min_threads}, allowed are 1 to threads = {self.threads}; leave it None "
+                "for a fixed block."
+            )
         if self.max_registers is not None and not 16 <= self.max_registers <= 255:
             raise BuildError(
                 f"{name}: max_registers = {self.max_registers}, allowed are 16 to 255; leave it None for no limit."
@@ -139,6 +147,8 @@ class BuildReport:
     cubin_sha256: str
     tools: dict[str, str | None]
     """Versions of what compiled it."""
+    min_threads: int | None = None
+    """Fewest threads that a launch may have; None: always `threads`."""
 
 
 def build(source: KernelSource, capability: str, prefix: str | Path) -> BuildReport:
@@ -175,6 +185,7 @@ def build(source: KernelSource, capability: str, prefix: str | Path) -> BuildRep
         ptx_sha256=hashlib.sha256(ptx).hexdigest(),
         cubin_sha256=hashlib.sha256(image).hexdigest(),
         tools=tools(),
+        min_threads=source.min_threads,
     )
     _publish(prefix, ".ptx", ptx)
     _publish(prefix, ".cubin", image)
@@ -281,8 +292,8 @@ def _signature(source: KernelSource):
 
     arguments = []
     for _, kind in source.parameters:
-        scalar = getattr(types, SCALARS[kind.rstrip("*")])
-        arguments.append(types.Array(scalar, 1, "C") if kind.endswith("*") else scalar)
+        element = getattr(types, ELEMENTS[kind.rstrip("*")])
+        arguments.append(types.Array(element, 1, "C") if kind.endswith("*") else element)
     return types.void(*arguments)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from frugal.errors import FrugalError
-from kernels.build import SCALARS, BuildReport, parameter_sizes, read_report
+from kernels.build import ELEMENTS, SCALARS, BuildReport, parameter_sizes, read_report
 from kernels.simulator import simulate
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Kernel:
     def bind(self, grid: int | Sequence[int], block: int | Sequence[int], args: Sequence[Any]) -> Launch:
         """A launch with these arguments: contiguous tensors on the kernel's device (passed flat) and numbers, in order.
 
-        grid: blocks in x, y, z. block: threads, which must be those the kernel was built for. The tensors are kept
+        grid: blocks in x, y, z. block: threads, as many as the kernel was built for. The tensors are kept
         alive by the launch; it works on their memory, so changing their values changes what the next launch reads.
         Raises LaunchError, naming the argument, for a wrong kind, dtype, device, layout or size.
         """
@@ -158,10 +158,10 @@ class Kernel:
 
     def _block(self, block: int | Sequence[int]) -> tuple[int, int, int]:
         sizes = _three(block)
-        if sizes != (self.report.threads, 1, 1):
-            raise LaunchError(
-                f"{self._name}: block {sizes}, but it was built for {self.report.threads} threads in x; pass those."
-            )
+        most, fewest = self.report.threads, self.report.min_threads or self.report.threads
+        if sizes[1:] != (1, 1) or not fewest <= sizes[0] <= most:
+            allowed = f"{most}" if fewest == most else f"{fewest} to {most}"
+            raise LaunchError(f"{self._name}: block {sizes}, but it was built for {allowed} threads in x; pass those.")
         return sizes
 
     def _array(self, name: str, kind: str, value: Any) -> bytes:
@@ -171,7 +171,7 @@ class Kernel:
         where = f"{self._name}: argument {name}"
         if not isinstance(value, torch.Tensor):
             raise LaunchError(f"{where} is {type(value).__name__}, it must be a torch tensor.")
-        wanted = SCALARS[kind.rstrip("*")]
+        wanted = ELEMENTS[kind.rstrip("*")]
         # torch does little arithmetic on uint32, so counters usually live in int32: the same 4 bytes.
         allowed = ("uint32", "int32") if wanted == "uint32" else (wanted,)
         dtype = str(value.dtype).removeprefix("torch.")

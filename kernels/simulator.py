@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from frugal.errors import FrugalError
-from kernels.build import SCALARS, KernelSource
+from kernels.build import ELEMENTS, KernelSource
 
 
 class SimulationError(FrugalError):
@@ -41,7 +41,7 @@ def simulate(
 
     values = []
     for (name, kind), value in zip(source.parameters, args, strict=True):
-        dtype = np.dtype(SCALARS[kind.rstrip("*")])
+        dtype = np.dtype(ELEMENTS[kind.rstrip("*")])
         if not kind.endswith("*"):
             values.append(dtype.type(value))
             continue

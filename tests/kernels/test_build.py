@@ -147,6 +147,7 @@ def test_every_field_of_a_source_changes_its_hash(echo):
         "python_source": echo.python_source + "\n",
         "parameters": (("x", "u32*"), *echo.parameters[1:]),
         "threads": 64,
+        "min_threads": 16,
         "max_registers": 64,
         "fastmath": True,
     }
@@ -170,8 +171,14 @@ def test_the_default_capabilities_can_be_built():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"parameters": (("x", "f64*"), ("y", "f32*"))}, "kind 'f64*', allowed are f32, i32, u32, f32*, i32*, u32*"),
+        (
+            {"parameters": (("x", "f64*"), ("y", "f32*"))},
+            "kind 'f64*', allowed are f32, i32, u32, f32*, i32*, u32*, u8*",
+        ),
         ({"threads": 0}, "threads = 0, allowed are 1 to 1024"),
+        ({"parameters": (("x", "u8"), ("y", "f32*"))}, "kind 'u8', allowed are f32"),
+        ({"min_threads": 0}, "min_threads = 0, allowed are 1 to threads = 64"),
+        ({"min_threads": 65}, "min_threads = 65, allowed are 1 to threads = 64"),
         ({"threads": 2048}, "threads = 2048, allowed are 1 to 1024"),
         ({"max_registers": 8}, "max_registers = 8, allowed are 16 to 255"),
         ({"entry": "no name"}, "entry 'no name' is not a Python name"),

@@ -183,6 +183,16 @@ def test_a_block_that_the_kernel_was_not_built_for_is_refused(echo_prefix, block
         load(echo_prefix, context(FakeDriver())).bind(3, block, arguments())
 
 
+def test_a_kernel_that_allows_fewer_threads_takes_them(echo, tmp_path):
+    build(dataclasses.replace(echo, threads=64, min_threads=16), "9.0", tmp_path / "k")
+    kernel = load(tmp_path / "k", context(FakeDriver()))
+    for block in (16, 33, 64):
+        kernel.bind(3, block, arguments())
+    for block in (15, 65, (16, 2)):
+        with pytest.raises(LaunchError, match="built for 16 to 64 threads in x"):
+            kernel.bind(3, block, arguments())
+
+
 @pytest.mark.parametrize("function", ["cuModuleLoadData", "cuModuleGetFunction", "cuDeviceGetAttribute", "cuDeviceGet"])
 def test_a_driver_that_refuses_to_load_is_quoted(echo_prefix, function):
     driver = FakeDriver(fails={function: CUresult.CUDA_ERROR_OUT_OF_MEMORY})
