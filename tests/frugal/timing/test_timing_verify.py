@@ -139,6 +139,9 @@ def test_an_arm_can_be_held_to_one_rule():
     assert verifier.check(arm(tolerance="baseline"), [y]).rule == "baseline_x2"
     assert verifier.check(arm(tolerance="norm"), [y * 1.0009]).rule == "norm"
     assert not verifier.check(arm(tolerance="norm"), [y * 1.0011]).ok
+    # an arm may promise more than its precision
+    assert verifier.check(arm(tolerance="norm", norm_bound=1e-5), [y * (1 + 9e-6)]).err_bound == 1e-5
+    assert not verifier.check(arm(tolerance="norm", norm_bound=1e-5), [y * (1 + 1.1e-5)]).ok
 
 
 def test_what_is_left_unwritten_is_called_so():

@@ -58,7 +58,8 @@ class Arm:
     `context()` sets the flags the arm depends on (TF32, `cudnn.benchmark`) and restores them; it is entered around
     everything that the arm does.
     `tolerance`: `auto` passes by the a-priori bound or against the dtype-matched baseline, `a_priori` and `baseline`
-    allow only that one, `norm` compares relative Frobenius norms (see frugal.timing.verify).
+    allow only that one, `norm` compares relative Frobenius norms (see frugal.timing.verify). `norm_bound`: what that
+    rule allows this arm where it can promise more than its precision's own bound.
     `flop` and `bytes_min` are the arm's own work of one run: FLOP (2 a multiply-add) and bytes that must move at least.
     `regimes` are those that the arm offers: `cold`, `hot`, `graph` (data resident in L2), `graph_rotated`, `wall`.
     """
@@ -82,6 +83,7 @@ class Arm:
     settings: Mapping[str, object] = field(default_factory=dict)
     context: Callable[[], AbstractContextManager] = nullcontext
     tolerance: str = "auto"
+    norm_bound: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("role", self.role, ROLES, self.name)

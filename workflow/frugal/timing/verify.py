@@ -13,7 +13,8 @@ may instead have twice the error of the baseline with the same dtype (`baseline_
     max|y − y64| ≤ 2·max|y_base − y64| + u_out·max|y64|
 
 A baseline whose case has no S has nothing above it but the relative Frobenius norm (`norm`): 1e-3 for float32, 1e-2 for
-TF32 and float16, 5e-2 for bfloat16, an order of magnitude above what they show in whole networks. Integers are exact.
+TF32 and float16, 5e-2 for bfloat16, an order of magnitude above what they show in whole networks; an arm that promises
+more states its own bound. Integers are exact.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def _compare(arm: Arm, output: Tensor, reference: Reference, base_error: float |
             return Check(True, None, "baseline_x2", err_bound=limit, **known)
         reasons.append(f"error {greatest:.3g} > {limit:.3g} (baseline_x2)")
     if arm.tolerance == "norm" or (reference.s is None and arm.role == "baseline"):
-        limit = NORM_BOUND["tf32" if arm.tf32 and arm.dtype == "float32" else arm.dtype]
+        limit = arm.norm_bound or NORM_BOUND["tf32" if arm.tf32 and arm.dtype == "float32" else arm.dtype]
         found = float(torch.linalg.vector_norm(error)) / max(float(torch.linalg.vector_norm(y64)), 1e-300)
         if found <= limit:
             return Check(True, None, "norm", err_bound=limit, **known)
