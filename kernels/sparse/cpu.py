@@ -1,157 +1,143 @@
-"""The CPU twin of the sparse kernels: the same scheme, parallel over cores, vectors over output channels.
+"""The CPU twin of the sparse kernels: the same convolution, exact float32, zeros skipped; parallel over cores.
 
-A task is (image, band of output rows, block of 32 output channels); its sums fit the first-level cache. For each
-input channel the band's window is listed once: values and places of the non-zeros or, without skipping, of all
-positions inside the image. Each entry adds value · weights[3 taps of a row][32 channels] to the outputs that it
-feeds: one contiguous run of 96 numbers a tap row, which LLVM turns into vector multiply-adds. A row of outputs is
-stored one column wider at each side, so that taps past the image's edge need no test; those two columns are dropped
-at the end.
-
-Work of an entry: 9·32 multiply-adds, each with one load and one store of a sum, so the stores bound it. The dense
-twin does the same for every position: the two differ in the zeros alone (one machine code, one flag).
+Its scheme stands in `kernels.sparse.cpu_loops`; here are its arguments and how the work is divided.
 """
 
 from __future__ import annotations
 
 import numba
-import numpy as np
 import torch
 
-BLOCK = 32  # output channels of a task
-CACHE_FLOATS = 6144  # sums of a task: 24 KB of a 32 KB first-level cache
-CHAIN = 64  # input channels summed in one chain of float32: longer ones lose digits (4608 terms reach 1e-6 relative)
+from kernels.sparse.cpu_loops import conv as _conv
+from kernels.sparse.cpu_loops import loop as _loop
+from kernels.sparse.fused import Fused
+from kernels.sparse.shape import UnsupportedShape
 
-_ARRAYS = "float32[:, :, :, :], float32[:, :, :, ::1], float32[::1], float32[:, :, :, :]"
-
-
-@numba.njit("float32[::1](int64)", error_model="numpy", cache=True)
-def _aligned(count):
-    """Zeros that begin at a cache line: a vector across two lines costs twice and is not forwarded from its store."""
-    room = np.zeros(count + 16, np.float32)
-    skipped = (64 - room.ctypes.data % 64) // 4 % 16
-    return room[skipped : skipped + count]
+POSITIONS = 400  # output positions of a task, at most: its window, words and sums stay in a second-level cache
+TASKS = 2  # at least, a thread: images are not equally sparse everywhere
 
 
-@numba.njit(f"void({_ARRAYS}, int64, boolean)", parallel=True, error_model="numpy", fastmath={"contract"}, cache=True)
-def _conv(x, w, bias, y, rows, skip):
-    """y = conv3x3(x, w) + bias, `rows` rows a task. `contract` fuses multiply and add, NaN and -0 stay."""
-    images, channels, height, width = x.shape
-    blocks = w.shape[3] // BLOCK
-    bands = (height + rows - 1) // rows
-    pitch = (width + 2) * BLOCK
-    for task in numba.prange(images * bands * blocks):
-        first = task % blocks * BLOCK
-        image = task // (blocks * bands)
-        top = task // blocks % bands * rows
-        high = min(rows, height - top)
-        above, below = max(top - 1, 0), min(top + high + 1, height)
-        sums = _aligned(high * pitch)
-        totals = _aligned(high * pitch)
-        taps = _aligned(9 * BLOCK)
-        values = np.empty((rows + 2) * width, np.float32)
-        places = np.empty((rows + 2) * width, np.int64)
-        for c in range(channels):
-            count = 0
-            for i in range(above, below):
-                for j in range(width):
-                    value = x[image, c, i, j]
-                    values[count] = value
-                    places[count] = (i - top) * pitch + j * BLOCK
-                    count += (value != 0) | (not skip)  # no branch: whether a value is zero cannot be predicted
-            if c % CHAIN == 0:
-                totals += sums
-                sums[:] = 0
-            if count == 0:
-                continue
-            for r in range(3):
-                for s in range(3):
-                    at = (r * 3 + 2 - s) * BLOCK
-                    taps[at : at + BLOCK] = w[c, r, s, first : first + BLOCK]
-            for entry in range(count):
-                value = values[entry]
-                for r in range(3):
-                    start = places[entry] + (1 - r) * pitch
-                    if 0 <= start < high * pitch:
-                        for n in range(3 * BLOCK):
-                            sums[start + n] += value * taps[r * 3 * BLOCK + n]
-        totals += sums
-        for n in range(min(BLOCK, y.shape[1] - first)):
-            for a in range(high):
-                for b in range(width):
-                    y[image, first + n, top + a, b] = totals[a * pitch + (b + 1) * BLOCK + n] + bias[first + n]
-
-
-@numba.njit(f"void(int64, {_ARRAYS}, int64, boolean)", error_model="numpy", cache=True)
-def _loop(times, x, w, bias, y, rows, skip):
-    for _ in range(times):
-        _conv(x, w, bias, y, rows, skip)
-
-
-def conv3x3(
+def conv(
     x: torch.Tensor,
     w_packed: torch.Tensor,
     bias: torch.Tensor | None = None,
     *,
+    stride: int = 1,
+    fused: Fused | None = None,
     out: torch.Tensor | None = None,
     skip: bool = True,
 ) -> torch.Tensor:
-    """3×3 convolution, stride 1, padding 1, on the CPU, exact float32; skip=False is the dense twin.
+    """Convolution of filter size 1 or 3, stride 1 or 2, padding k // 2, on the CPU; skip=False is the dense twin.
 
-    x: [B, C, H, W] float32, any strides; w_packed: [C, 3, 3, Npad] from `pack_weights`; bias: [N] or None; out:
-    [B, N, H, W] float32 or None (then N = len(bias), or Npad without a bias). Returns out.
-    Raises ValueError where shapes do not fit.
+    x: [B, C, H, W] float32, each image dense, any batch stride; w_packed: [C, k, k, Npad] from `pack_weights`; bias:
+    [N] float32 or None; fused: its tensors on the CPU; out: [B, N, H_out, W_out] float32, each image dense, any batch
+    stride, or None (then N is that of bias or residual, else Npad). Returns out. The two twins give the same bits.
+    Raises UnsupportedShape for another filter size or stride, ValueError where tensors do not fit.
     """
-    out = _output(x, w_packed, bias, out)
-    _conv(*_arguments(x, w_packed, bias, out, skip))
+    fused = fused or Fused()
+    out = _output(x, w_packed, bias, stride, fused, out)
+    _conv(*_arguments(x, w_packed, bias, stride, fused, out, skip))
     return out
 
 
 def loop(
-    times: int, x: torch.Tensor, w_packed: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor, skip: bool = True
+    times: int,
+    x: torch.Tensor,
+    w_packed: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    stride: int = 1,
+    fused: Fused | None = None,
+    out: torch.Tensor,
+    skip: bool = True,
 ) -> None:
-    """`conv3x3` into out, `times` times in compiled code: what a CUDA graph of as many launches is on a GPU."""
-    _output(x, w_packed, bias, out)
-    _loop(times, *_arguments(x, w_packed, bias, out, skip))
+    """`conv` into out, `times` times in compiled code: what a CUDA graph of as many launches is on a GPU."""
+    fused = fused or Fused()
+    _output(x, w_packed, bias, stride, fused, out)
+    _loop(times, *_arguments(x, w_packed, bias, stride, fused, out, skip))
 
 
-def band_rows(shape: tuple[int, int, int, int], n: int, threads: int) -> int:
-    """Output rows of a task: as many as the cache holds, fewer where there would be less than two tasks a thread."""
-    images, _, height, width = shape
-    rows = max(1, min(height, CACHE_FLOATS // ((width + 2) * BLOCK)))
-    blocks = -(-n // BLOCK)
-    while rows > 2 and images * -(-height // rows) * blocks < 2 * threads:
-        rows = -(-rows // 2)
-    return rows
+def division(
+    images: int, height: int, width: int, padded: int, k: int, stride: int, threads: int
+) -> tuple[int, int, int]:
+    """Rows of outputs and output channels of a task, and output channels of a run, for an output of height × width.
+
+    A run is as long as the vector registers allow (96 or 128 numbers); a task has as many channels as leave `TASKS`
+    tasks a thread, since each task marks its window anew, and where channels are too few, fewer rows.
+    """
+    block = (128 if padded > 64 else 64) if k == 1 else 32 * stride
+    bands = -(-height // max(1, min(height, POSITIONS // width)))
+    parts, group = -(-padded // block), -(-padded // block)
+    while group > 1 and images * bands * -(-parts // group) < TASKS * threads:
+        group = -(-group // 2)
+    while bands < height // 2 and images * bands * -(-parts // group) < TASKS * threads:
+        bands = min(2 * bands, height // 2)
+    return -(-height // bands), group * block, block
 
 
-def _output(x, w_packed, bias, out):
-    if x.dim() != 4 or x.dtype != torch.float32 or x.device.type != "cpu":
-        raise ValueError(
-            f"x is {x.dtype} {tuple(x.shape)} on {x.device}: a float32 [B, C, H, W] tensor on the CPU is needed."
+def _output(x, w_packed, bias, stride, fused, out):
+    """out, or a new one; raises where anything does not fit."""
+    _check("x", x, (None,) * 4)
+    if w_packed.dim() != 4 or w_packed.shape[1] not in (1, 3) or w_packed.shape[1] != w_packed.shape[2]:
+        raise UnsupportedShape(
+            f"packed weights of shape {tuple(w_packed.shape)}: [C, k, k, Npad] with k of 1 or 3 is needed; "
+            "call pack_weights."
         )
-    if w_packed.dim() != 4 or w_packed.shape[:3] != (x.shape[1], 3, 3) or w_packed.shape[3] % BLOCK:
+    if stride not in (1, 2):
+        raise UnsupportedShape(f"stride = {stride!r}: 1 or 2 is allowed.")
+    images, channels, height, width = x.shape
+    padded = w_packed.shape[3]
+    right = w_packed.dtype == torch.float32 and w_packed.device.type == "cpu" and w_packed.is_contiguous()
+    if not right or w_packed.shape[0] != channels or padded % 32:
         raise ValueError(
-            f"packed weights of shape {tuple(w_packed.shape)} for {x.shape[1]} input channels: [C, 3, 3, Npad] with "
-            f"Npad a multiple of {BLOCK} is needed; call pack_weights."
+            f"packed weights {w_packed.dtype} {tuple(w_packed.shape)} on {w_packed.device} for {channels} channels: "
+            "contiguous float32 [C, k, k, Npad] on the CPU with Npad a multiple of 32 is needed; call pack_weights."
         )
-    n = out.shape[1] if out is not None else len(bias) if bias is not None else w_packed.shape[3]
+    given = [t for t in (out, fused.residual, bias) if t is not None]
+    n = padded if not given else len(given[0]) if given[0].dim() == 1 else given[0].shape[1]
+    wanted = (images, n, (height - 1) // stride + 1, (width - 1) // stride + 1)
+    if -(-n // 32) * 32 != padded:
+        raise ValueError(f"{n} output channels and Npad = {padded} do not fit: Npad is N rounded up to 32.")
     if out is None:
-        out = torch.empty((x.shape[0], n, *x.shape[2:]), dtype=torch.float32)
-    wanted = (x.shape[0], n, *x.shape[2:])
-    if (
-        tuple(out.shape) != wanted
-        or -(-n // BLOCK) * BLOCK != w_packed.shape[3]
-        or (bias is not None and len(bias) != n)
-    ):
-        raise ValueError(
-            f"out {tuple(out.shape)}, bias {None if bias is None else len(bias)} and Npad {w_packed.shape[3]} do not "
-            f"fit together: out must be {wanted}, bias [N], and Npad N rounded up to {BLOCK}."
-        )
+        out = torch.empty(wanted, dtype=torch.float32)
+    _check("out", out, wanted)
+    if fused.residual is not None:
+        _check("fused.residual", fused.residual, wanted)
+    if bias is not None:
+        _check("bias", bias, (n,))
+    if fused.pre_scale is not None:
+        _check("fused.pre_scale", fused.pre_scale, (channels,))
+        _check("fused.pre_shift", fused.pre_shift, (channels,))
     return out
 
 
-def _arguments(x, w_packed, bias, out, skip):
-    n = out.shape[1]
-    bias = np.zeros(n, np.float32) if bias is None else bias.detach().numpy()
-    rows = band_rows(tuple(x.shape), n, numba.get_num_threads())
-    return x.detach().numpy(), w_packed.detach().numpy(), bias, out.numpy(), rows, skip
+def _check(name, tensor, wanted):
+    """ValueError unless the tensor is float32 on the CPU, of the wanted sizes (None: any), each image of it dense."""
+    sizes = tuple(tensor.shape)
+    fits = len(sizes) == len(wanted) and all(s and w in (None, s) for s, w in zip(sizes, wanted, strict=True))
+    dense = fits and (tensor if len(sizes) == 1 else tensor[0]).is_contiguous()
+    if not (dense and tensor.dtype == torch.float32 and tensor.device.type == "cpu"):
+        asked = ", ".join("any" if size is None else str(size) for size in wanted)
+        raise ValueError(
+            f"{name} is {tensor.dtype} {sizes} with strides {tensor.stride()} on {tensor.device}: float32 [{asked}] on "
+            "the CPU, each image dense, is needed; call .float().contiguous()."
+        )
+
+
+def _arguments(x, w_packed, bias, stride, fused, out, skip):
+    images, channels, height, width = x.shape
+    n, tall, wide = out.shape[1:]
+    flat, ones = torch.zeros(n) if bias is None else bias, torch.ones(channels)
+    scale, shift = (ones, torch.zeros(channels)) if fused.pre_scale is None else (fused.pre_scale, fused.pre_shift)
+    residual = torch.empty(0) if fused.residual is None else _flat(fused.residual)
+    apart = 0 if fused.residual is None else fused.residual.stride(0)
+    arrays = [_flat(x), w_packed, flat, _flat(out), residual, scale, shift]
+    sizes = (images, height, width, n, stride, x.stride(0), out.stride(0), apart)
+    tasks = division(images, tall, wide, w_packed.shape[3], w_packed.shape[1], stride, numba.get_num_threads())
+    return *(array.detach().numpy() for array in arrays), sizes, tasks, (fused.pre_relu, fused.post_relu, skip)
+
+
+def _flat(tensor):
+    """All elements from the first to the last, those between two images included, as one row."""
+    image = tensor[0].numel()
+    return tensor.as_strided(((len(tensor) - 1) * tensor.stride(0) + image,), (1,))

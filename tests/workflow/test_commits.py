@@ -14,8 +14,8 @@ import yaml
 from campaign_folder import REPOSITORY, SMALL
 
 TIMES = 20
-ONCE = "    _conv(*_arguments(x, w_packed, bias, out, skip))\n"
-LOOP = "    _loop(times, *_arguments(x, w_packed, bias, out, skip))\n"
+ONCE = "    _conv(*_arguments(x, w_packed, bias, stride, fused, out, skip))\n"
+LOOP = "    _loop(times, *_arguments(x, w_packed, bias, stride, fused, out, skip))\n"
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_the_twin_differs_in_the_zeros_alone():
 @pytest.mark.parametrize(("name", "skips"), [("sparse", True), ("dense_twin", False)])
 def test_only_the_sparse_arm_asks_for_skipping(name: str, skips: bool, monkeypatch: pytest.MonkeyPatch):
     asked = []  # the answers are the same bits, so what is asked for is looked at
-    for function in ("conv3x3", "loop"):
+    for function in ("conv", "loop"):
         monkeypatch.setattr(ours.cpu, function, lambda *given, skip=None, **named: asked.append(skip))
     prepared = arm(name).prepare(layer_inputs())
     prepared.run()

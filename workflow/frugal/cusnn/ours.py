@@ -101,9 +101,9 @@ def _prepare_cpu(name: str) -> Callable[[Inputs], Prepared]:
         x, w = inputs["x"], pack_weights(inputs["w"])
         y = torch.empty((x.shape[0], inputs["w"].shape[0], *x.shape[2:]), dtype=torch.float32)
         return Prepared(
-            run=lambda: cpu.conv3x3(x, w, out=y, skip=skip),
+            run=lambda: cpu.conv(x, w, out=y, skip=skip),
             outputs=(y,),
-            loop=lambda times: cpu.loop(times, x, w, None, y, skip=skip),
+            loop=lambda times: cpu.loop(times, x, w, out=y, skip=skip),
         )
 
     return prepare
