@@ -56,6 +56,13 @@ CUSNN_FIGURES = [
     "cusnn_sparsity",
     "cusnn_layer_speedup",
     "cusnn_layer_time",
+    "cusnn_break_even",
+    "cusnn_end_to_end",
+    "cusnn_energy",
+    "cusnn_ladder",
+    "cusnn_gain",
+    "cusnn_error",
+    "cusnn_prediction",
     "cusnn_roofline",
 ]
 METHOD_FIGURES = ["method_equal", "method_noise"]

@@ -1,6 +1,7 @@
 """Roofline and sparsity draw what the frames hold; every figure copes with nothing, with failures, with its layout."""
 
 import invented_campaigns as invented
+import invented_experiments as experiments
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,7 +163,7 @@ def test_when_everything_failed_a_figure_says_how_and_why(name, counts, tmp_path
 
 @pytest.mark.parametrize("name", CUSNN)
 def test_with_recorded_rows_alone_the_note_says_that_nothing_is_measured_here(name, tmp_path):
-    said = words(figures.figure(name, invented.frames(tmp_path, local=None, recorded=invented.h200)))
+    said = words(figures.figure(name, invented.frames(tmp_path, local=None, recorded=experiments.everything)))
     assert "Nothing is measured on this machine yet; to measure, type: snakemake --cores all cusnn" in said
 
 
@@ -187,5 +188,10 @@ def test_layers_without_an_index_are_ordered_by_their_names_numbers():
 
 
 @pytest.mark.parametrize("name", CUSNN)
-def test_no_text_leaves_the_figure_and_no_labels_overlap(name, both):
+def test_no_text_leaves_the_figure_and_no_labels_overlap(name, every):
+    layout_is_sound(figures.figure(name, every))
+
+
+@pytest.mark.parametrize("name", ["cusnn_sparsity", "cusnn_layer_speedup", "cusnn_layer_time", "cusnn_roofline"])
+def test_neither_do_they_with_a_hundred_layers(name, both):
     layout_is_sound(figures.figure(name, both))

@@ -1,4 +1,4 @@
-"""Speed-up by layer shape: what is drawn equals what the frames hold, in order, labelled; what is missing is counted."""
+"""Speed-up by layer shape: what is drawn equals what the frames hold, in order; what is missing is counted."""
 
 import invented_campaigns as invented
 import numpy as np

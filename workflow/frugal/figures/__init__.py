@@ -21,6 +21,13 @@ NAMES = (
     "cusnn_sparsity",
     "cusnn_layer_speedup",
     "cusnn_layer_time",
+    "cusnn_break_even",
+    "cusnn_end_to_end",
+    "cusnn_energy",
+    "cusnn_ladder",
+    "cusnn_gain",
+    "cusnn_error",
+    "cusnn_prediction",
     "cusnn_roofline",
     "method_equal",
     "method_noise",
@@ -31,19 +38,45 @@ BLOCKS_OF = {"method_noise": "method"}
 
 def figure(name: str, frames: Frames) -> Figure:
     """The figure `name` (one of NAMES) of `frames`. Unknown name: FrugalError with the names there are."""
-    if name == "cusnn_sparsity":
-        return cusnn.sparsity(frames.measurements)
-    if name == "cusnn_layer_speedup":
-        return cusnn.layer_speedup(frames.comparisons, frames.measurements, published.load("cusnn"))
-    if name == "cusnn_layer_time":
-        return cusnn.layer_time(frames.measurements, published.load("cusnn"))
-    if name == "cusnn_roofline":
-        return cusnn.roofline(frames.measurements, frames.runs)
+    if name.startswith("cusnn_"):
+        return _cusnn(name, frames)
     if name == "method_equal":
         return method.equal(frames.comparisons)
     if name == "method_noise":
         return method.noise(frames.measurements, frames.blocks)
-    raise FrugalError(f"figure {name!r} does not exist: it must be one of {', '.join(NAMES)}")
+    raise _unknown(name)
+
+
+def _cusnn(name: str, frames: Frames) -> Figure:
+    measurements, comparisons, papers = frames.measurements, frames.comparisons, published.load("cusnn")
+    match name:
+        case "cusnn_sparsity":
+            return cusnn.sparsity(measurements)
+        case "cusnn_layer_speedup":
+            return cusnn.layer_speedup(comparisons, measurements, papers)
+        case "cusnn_layer_time":
+            return cusnn.layer_time(measurements, papers)
+        case "cusnn_break_even":
+            return cusnn.break_even(measurements)
+        case "cusnn_end_to_end":
+            return cusnn.end_to_end(measurements, comparisons, papers)
+        case "cusnn_energy":
+            return cusnn.energy(measurements, papers)
+        case "cusnn_ladder":
+            return cusnn.ladder(measurements)
+        case "cusnn_gain":
+            return cusnn.gain(measurements)
+        case "cusnn_error":
+            return cusnn.error(measurements)
+        case "cusnn_prediction":
+            return cusnn.prediction(measurements, frames.runs)
+        case "cusnn_roofline":
+            return cusnn.roofline(measurements, frames.runs)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> FrugalError:
+    return FrugalError(f"figure {name!r} does not exist: it must be one of {', '.join(NAMES)}")
 
 
 def draw(name: str, frames: Frames, prefix: str | Path) -> tuple[Path, ...]:

@@ -45,11 +45,11 @@ class Panel:
 def layer_speedup(comparisons: pd.DataFrame, measurements: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Time of the dense library's faster fp32 layout over each system's, log scale; one panel a machine and batch size.
 
-    One mark a system and distinct layer shape; several layers of one shape are joined by their geometric mean. Marks and
-    bars of our arms are `ratio`, `ratio_low` and `ratio_high` of the comparisons; other systems are quotients of values
-    over sessions, without bars. Bars of joined layers run from the least to the greatest of them. Each machine is drawn
-    in the regime that most systems share (of equals the first of timed.REGIMES). Hollow: published values. Frames as
-    frugal.figures.frames.load gives them.
+    One mark a system and distinct layer shape; several layers of one shape are joined by their geometric mean. Marks
+    and bars of our arms are `ratio`, `ratio_low` and `ratio_high` of the comparisons; other systems are quotients of
+    values over sessions, without bars. Bars of joined layers run from the least to the greatest of them. Each machine
+    is drawn in the regime that most systems share (of equals the first of timed.REGIMES). Hollow: published values.
+    Frames as frugal.figures.frames.load gives them.
     """
     timed = of_layers.of(measurements, "layers", "time")
     panels = _panels(_ratios(timed, comparisons))
