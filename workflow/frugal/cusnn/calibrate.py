@@ -14,24 +14,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from frugal.clock import Clock
+from frugal.clock import Clock, SystemClock
 from frugal.cusnn.fold import folded
 from frugal.cusnn.kernel_store import KernelStore, store_of
 from frugal.cusnn.network_steps import Conv, steps
 from frugal.cusnn.ops import bind
-from frugal.cusnn.plans import CPU_TWIN, DENSE, LayerPlan, NetworkPlan, Plan, candidates, kernel_hash
+from frugal.cusnn.plans import CPU_TWIN, DENSE, OURS, LayerPlan, NetworkPlan, Plan, candidates, kernel_hash
+from frugal.data.image_to_bin import read_bin
 from frugal.errors import FrugalError
 from frugal.models.trace import hooked
-from frugal.provenance import device_key
+from frugal.models.weights import load_network
+from frugal.provenance import check_device, device_key
 from frugal.records import Measurement
 from frugal.timing import Arm, Case, Design, Inputs, Prepared, Reference, measure_case
-from frugal.timing.devices import CpuDevice, CudaDevice, Device
+from frugal.timing.devices import CpuDevice, CudaDevice, Device, device_of
 from frugal.timing.flags import flags
+from frugal.timing.lease import lease
+from frugal.timing.warmup import warm_up
 from kernels.sparse import ConvShape, Fused, UnsupportedShape, pack_weights
 
 log = logging.getLogger(__name__)
@@ -116,7 +121,8 @@ class Calibration:
     """Choices on one device: first it sees the layers with their inputs, then it measures and decides.
 
     kernels: else those of the user's cache folder. deterministic: False also allows kernels that add up in no fixed
-    order. say: told of each measurement. clock and timed_on are for tests.
+    order. more: names of kernels to time beside the default ones. say: told of each measurement. clock and timed_on are
+    for tests.
     """
 
     def __init__(
@@ -125,11 +131,12 @@ class Calibration:
         *,
         kernels: KernelStore | None = None,
         deterministic: bool = True,
+        more: Sequence[str] = (),
         say: Callable[[str], None] = log.info,
         clock: Clock | None = None,
         timed_on: Device | None = None,
     ) -> None:
-        self.device, self.deterministic, self.say = device, deterministic, say
+        self.device, self.deterministic, self.more, self.say = device, deterministic, more, say
         self.kernels = kernels or (store_of(device) if device.type == "cuda" else None)
         self._clock = clock
         self._machine = timed_on or (CudaDevice(index=self._index()) if device.type == "cuda" else CpuDevice())
@@ -165,7 +172,7 @@ class Calibration:
         shape, dense, sparsity = layer.shape(x), DENSE[self.device.type], _sparsity(x)
         made = {"layer": layer.name, "shape": shape, "sparsity": sparsity}
         try:
-            plans = candidates(shape, self.device, sparsity=sparsity, deterministic=self.deterministic)
+            plans = candidates(shape, self.device, sparsity=sparsity, deterministic=self.deterministic, more=self.more)
         except UnsupportedShape as problem:
             return LayerPlan(**made, backend=dense, reason=str(problem))
         named = {f"{plan.backend} {number}": plan for number, plan in enumerate(plans)}
@@ -207,6 +214,45 @@ def calibrate_network(
 
     seen = observe(model, found, chosen, batch, first)
     return calibration.network_plan(network, batch, len(chosen), calibration.decide(seen))
+
+
+def write_plan(
+    *,
+    weights: str | Path,
+    images: str | Path,
+    device: str | Path,
+    kernels: Sequence[str],
+    batch: int,
+    deterministic: bool,
+    more: Sequence[str],
+    threads: int,
+    out: str | Path,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Calibrate one network at one batch size on this machine and write the plan to `out`: the job of a rule.
+
+    weights: a converted network; images: its .bin; device: the device file; kernels: reports of built kernels. The
+    machine is warmed up first, and a GPU leased. Raises FrugalError on another machine than the device file's.
+    """
+    record = check_device(device)
+    torch.set_num_threads(threads)
+    machine, clock, design = device_of(record), SystemClock(), Design.of("quick")
+    model, info = load_network(Path(weights))
+    photographs, _ = read_bin(images, preprocess=info.preprocess)
+    here, store = torch.device(machine.kind), None
+    if machine.kind == "cuda":
+        built = next(Path(path).parent for path in kernels if Path(path).parent.name == "sparse")
+        store = KernelStore(str(record["capability"]), int(record["sm_count"]), built)
+    calibration = Calibration(
+        here, kernels=store, deterministic=deterministic, more=more, say=say, clock=clock, timed_on=machine
+    )  # fmt: skip
+    with lease(machine.uuid, say):
+        with machine.active():
+            warm_up(machine, design, clock)
+        found = calibrate_network(model.to(here), info.network, photographs.to(here), batch, calibration)
+    found.save(out)
+    ours = sum(layer.backend in OURS for layer in found.layers)
+    say(f"{info.network}, batch {batch}: {ours} of {len(found.layers)} convolutions are ours")
 
 
 def _layer(step: Conv, device: torch.device) -> Layer:

@@ -84,7 +84,7 @@ def bind(
         weight = unpack_weights(w_packed, plan.shape.N)
         convolve = _torch_convolution(plan.shape, weight, out)
         return _around(convolve, x, bias, out, fused)
-    if x.device.type == "cpu":
+    if on_cpu(x):
         from kernels.sparse import cpu  # Numba compiles what it holds: not for a GPU
 
         stride, skip = plan.shape.stride, plan.skips
@@ -104,6 +104,11 @@ def bind(
     if "flags" in dict(launch.variant.parameters):
         return launched(x, bias=bias, fused=fused)
     return _around(launched, x, bias, out, fused)
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether the CPU twin computes."""
+    return x.device.type == "cpu"
 
 
 def unpack_weights(w_packed: Tensor, n: int) -> Tensor:

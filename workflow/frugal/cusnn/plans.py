@@ -27,7 +27,7 @@ from kernels.sparse.predict import predict
 SCHEMA_VERSION = 1
 SPARSE, DENSE_TWIN = "sparse", "dense_twin"
 DENSE = {"cuda": "cudnn_fp32", "cpu": "onednn_fp32"}  # torch's own, by kind of device
-BACKENDS = (SPARSE, DENSE_TWIN, *DENSE.values())
+OURS = (SPARSE, DENSE_TWIN)
 POLICIES = ("auto", "always", "never")
 CANDIDATES_MAX = 11  # with torch's own they are as many arms as a case may have
 CPU_TWIN = "cpu"  # stands for a variant's name where kernels.sparse.cpu computes
@@ -97,15 +97,23 @@ def plan(
     return Plan(shape, SPARSE, skipping) if policy == "always" or pays else Plan(shape, DENSE_TWIN, twin)
 
 
-def candidates(shape: ConvShape, device: torch.device, *, sparsity: float, deterministic: bool = True) -> list[Plan]:
+def candidates(
+    shape: ConvShape,
+    device: torch.device,
+    *,
+    sparsity: float,
+    deterministic: bool = True,
+    more: Sequence[str] = (),
+) -> list[Plan]:
     """What may be fastest for a shape at this share of zeros: of each kernel that fits, its best launch by prediction.
 
-    At most `CANDIDATES_MAX` of them, again by prediction. Raises UnsupportedShape where there is none.
+    At most `CANDIDATES_MAX` of them, again by prediction. more: names of kernels beside the default ones. Raises
+    UnsupportedShape where there is none.
     """
     check_shape(shape)
     if device.type == "cpu":
         return [Plan(shape, SPARSE), Plan(shape, DENSE_TWIN)]
-    kernels, sms = _variants(device, deterministic), sm_count(device)
+    kernels, sms = _variants(device, deterministic, more), sm_count(device)
     found = []
     for backend, skip in ((SPARSE, True), (DENSE_TWIN, False)):
         fitting = [variant for variant in kernels if variant.skip == skip]
@@ -261,11 +269,12 @@ def _planned(
         return None
 
 
-def _variants(device: torch.device, deterministic: bool) -> list[sparse.Variant]:
-    """The default kernels that this GPU can run; those that add up in no fixed order only where that is allowed."""
+def _variants(device: torch.device, deterministic: bool, more: Sequence[str] = ()) -> list[sparse.Variant]:
+    """The kernels that this GPU can run; those that add up in no fixed order only where that is allowed."""
     without = set() if torch.cuda.get_device_capability(device) >= (9, 0) else {"cluster"}
     without |= {"atomic"} if deterministic else set()
-    return [variant for variant in sparse.variants() if getattr(variant, "reduce", None) not in without]
+    given = [*sparse.variants(), *map(sparse.Variant.parse, more)]
+    return [variant for variant in dict.fromkeys(given) if getattr(variant, "reduce", None) not in without]
 
 
 def _seconds(launch: sparse.Plan, sparsity: float) -> float:
