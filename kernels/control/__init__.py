@@ -8,4 +8,6 @@ nor numba; `kernels.control.cpu` loads both.
 from kernels.control.arguments import ADDEND, FACTOR, arguments, grid
 from kernels.control.variant import Variant, variants
 
-__all__ = ["ADDEND", "FACTOR", "Variant", "arguments", "grid", "variants"]
+__all__ = ["ADDEND", "FACTOR", "Variant", "arguments", "grid", "parse", "variants"]
+
+parse = Variant.parse

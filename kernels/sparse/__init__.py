@@ -5,6 +5,7 @@ Importing this package loads neither torch nor numba; `kernels.sparse.cpu` loads
 
 from kernels.sparse.arguments import Workspace, arguments
 from kernels.sparse.fused import Fused
+from kernels.sparse.names import parse
 from kernels.sparse.pack import pack_weights
 from kernels.sparse.planning import Plan, plan
 from kernels.sparse.shape import ConvShape, UnsupportedShape
@@ -19,6 +20,7 @@ __all__ = [
     "Workspace",
     "arguments",
     "pack_weights",
+    "parse",
     "plan",
     "variants",
 ]

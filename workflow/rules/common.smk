@@ -124,7 +124,7 @@ def weights_of(network):
 def kernel_reports(wildcards):
     """The kernels that a machine's session of cuSNN needs, as their reports: known once the machine is."""
     device = described(wildcards)
-    sparse = cusnn_builds(CONFIG.preset, CONFIG.kernels.capabilities, device, CONFIG.cusnn.variants)
+    sparse = cusnn_builds(CUSNN, CONFIG.kernels.capabilities, device)
     return [*reports("sparse", sparse), *control_reports(wildcards)]
 
 

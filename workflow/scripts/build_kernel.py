@@ -12,7 +12,7 @@ with job(snakemake) as say:
     digits = snakemake.wildcards.capability
     capability = f"{digits[:-1]}.{digits[-1]}"
     report = build(
-        family.Variant.parse(snakemake.wildcards.variant).source(capability),
+        family.parse(snakemake.wildcards.variant).source(capability),
         capability,
         Path(snakemake.output[0]).with_suffix(""),
     )

@@ -19,9 +19,10 @@ def report(variant: Variant, number: int) -> BuildReport:
     """A report whose numbers all differ, and differ from variant to variant."""
     return BuildReport(
         family="sparse", variant=variant.name, entry=variant.rung, capability="9.0", parameters=variant.parameters,
-        threads=variant.threads, max_registers=None, fastmath=False, registers=100 + number, local_bytes=200 + number,
-        spill_store_bytes=300 + number, spill_load_bytes=400 + number, shared_bytes=500 + number, constant_bytes=1,
-        instructions=1, ffma=1, source_sha256="s", ptx_sha256="p", cubin_sha256=f"cubin {number}", tools={},
+        threads=variant.threads, max_registers=None, fastmath=False, dynamic_shared_bytes=0, registers=100 + number,
+        local_bytes=200 + number, spill_store_bytes=300 + number, spill_load_bytes=400 + number,
+        shared_bytes=500 + number, constant_bytes=1, instructions=1, ffma=1, source_sha256="s", ptx_sha256="p",
+        cubin_sha256=f"cubin {number}", tools={},
     )  # fmt: skip
 
 
@@ -42,8 +43,8 @@ class FakeKernel:
         self.report = BuildReport(**json.loads(Path(f"{prefix}.json").read_text()))
         self.bound: list[tuple] = []
 
-    def bind(self, grid, block, args):
-        self.bound.append((grid, block, args))
+    def bind(self, grid, block, args, *, cluster=1, overlap=False):
+        self.bound.append((grid, block, args, cluster, overlap))
         given = dict(zip((name for name, _ in self.report.parameters), args, strict=True))
         c, h, w = given["C"], given["H"], given["W"]
         packed = given["w"].view(c, 3, 3, given["Np"])

@@ -6,17 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from measured_layers import layer_case, layer_inputs, measured
+from measured_layers import SHAPE, layer_case, layer_inputs, measured
 
 from frugal.cusnn import baselines
 from frugal.cusnn.baselines import CUDNN, OFFERED, flags
 from frugal.provenance import source_hash
+from frugal.timing import Unsupported
+from kernels.sparse import ConvShape
 
-BYTES, FLOP = 1200.0, 7.0
+BYTES, FLOP = 1200.0, 2.0 * SHAPE.macs
 
 
-def arm(name: str, pad: int = 1):
-    return baselines.arm(name, pad, flop=FLOP, bytes_min=BYTES)
+def arm(name: str, shape: ConvShape = SHAPE):
+    return baselines.arm(name, shape, bytes_min=BYTES)
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -64,10 +66,68 @@ def test_operands_lie_in_memory_as_the_layout_says(name: str):
         assert str(tensor.dtype) == f"torch.{made.dtype}"
 
 
-def test_the_matrix_product_pads_as_the_convolution_does():
-    inputs = {"x": torch.randn(2, 3, 4, 6), "w": torch.randn(5, 3, 1, 1)}
-    expected = torch.nn.functional.conv2d(inputs["x"], inputs["w"])
-    torch.testing.assert_close(arm("gemm_fp32", pad=0).prepare(inputs).run(), expected)
+@pytest.mark.parametrize("name", ["gemm_fp32", "onednn_fp32", "onednn_fp32_cl", "cudnn_fp32"])
+@pytest.mark.parametrize(("k", "stride"), [(1, 1), (1, 2), (3, 2)])
+def test_other_filters_and_strides(name: str, k: int, stride: int):
+    shape = ConvShape(2, 3, 5, 6, 5, k=k, stride=stride, pad=k // 2)
+    inputs = {"x": torch.randn(2, 3, 5, 6), "w": torch.randn(5, 3, k, k)}
+    expected = torch.nn.functional.conv2d(
+        inputs["x"].double(), inputs["w"].double(), stride=stride, padding=k // 2
+    ).float()
+    torch.testing.assert_close(arm(name, shape).prepare(inputs).run().contiguous(), expected)
+
+
+# ---- torch.compile: what it makes is not looked at here (it tunes for minutes), but how it is asked ------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """(module, options) of each compilation; the module itself stands in for what is compiled."""
+    found: list[tuple] = []
+
+    def compile_(module, *, dynamic, options):
+        assert dynamic is False
+        found.append((module, options))
+        return module
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    return found
+
+
+def test_a_compiled_arm_is_compiled_once_and_right(asked):
+    shape = ConvShape(2, 3, 7, 5, 4, stride=2)
+    made = arm("torch_compile_fp32", shape)
+    for _ in range(2):  # other inputs, the same code
+        inputs = {"x": torch.randn(2, 3, 7, 5), "w": torch.randn(4, 3, 3, 3)}
+        expected = torch.nn.functional.conv2d(inputs["x"], inputs["w"], stride=2, padding=1)
+        torch.testing.assert_close(made.prepare(inputs).run(), expected)
+    ((_, options),) = asked
+    assert options["max_autotune"]
+    # the keys of these two do not hold cuDNN's TF32 flag
+    assert (options["fx_graph_cache"], options["autotune_local_cache"]) == (False, False)
+
+
+def test_what_is_compiled_for_two_arms_shares_no_code(asked):
+    for name in baselines.COMPILED:
+        arm(name).prepare(layer_inputs())
+    first, second = (module.forward.__code__ for module, _ in asked)
+    assert first is not second
+
+
+def test_the_options_are_torchs_own_for_max_autotune():
+    from torch._inductor import list_mode_options, list_options
+
+    assert baselines.INDUCTOR.items() >= list_mode_options("max-autotune-no-cudagraphs").items()
+    assert set(baselines.INDUCTOR) <= set(list_options())
+
+
+def test_a_machine_that_cannot_compile_says_so(monkeypatch: pytest.MonkeyPatch):
+    def broken(*given):
+        raise baselines.BackendCompilerFailed(print, RuntimeError("no compiler\nand more"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda module, **named: broken)
+    with pytest.raises(Unsupported, match=r"torch\.compile cannot compile a convolution here: .*no compiler"):
+        arm("torch_compile_tf32").prepare(layer_inputs())
 
 
 def test_inputs_are_left_as_they_were():
@@ -89,6 +149,8 @@ def test_inputs_are_left_as_they_were():
         ("cudnn_tf32", "float32", True, "nchw", 1200),
         ("cudnn_tf32_cl", "float32", True, "nhwc", 1200),
         ("cudnn_fp16_cl", "float16", False, "nhwc", 600),  # half as many bytes a value
+        ("torch_compile_fp32", "float32", False, "nchw", 1200),
+        ("torch_compile_tf32", "float32", True, "nchw", 1200),
         ("gemm_fp32", "float32", False, "nchw", 1200),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 from small_network import info, photographs, small
 
 from frugal.cusnn.cases import PHASES, Layer, case, images_of, layers, reference
+from frugal.cusnn.convolutions import groups
 from frugal.cusnn.sparsity import ConvLayer
 from frugal.errors import FrugalError
 
@@ -33,11 +34,19 @@ def drawn(made, seed: int, phase: str) -> list[int]:
 # ---- layers ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_layer_of_three_by_three_and_stride_1_has_its_own_input():
+def every_3x3(shapes):
+    return groups(shapes, "all", [3], "quick", 20)
+
+
+def shapes_of_stride_1(shapes):
+    return [group for group in groups(shapes, "distinct", [3], "quick", 20) if shapes[group[0]][5] == 1]
+
+
+def test_every_layer_that_is_chosen_has_its_own_input():
     model, images = small(), photographs(3)
-    found = layers(model, info(), images, "all", CPU)
-    assert [layer.conv.name for layer in found] == ["steps.3", "steps.6", "steps.9", "steps.15"]
-    assert [layer.conv.index for layer in found] == [1, 2, 3, 5]
+    found = layers(model, info(), images, every_3x3, CPU)
+    assert [layer.conv.name for layer in found] == ["steps.0", "steps.3", "steps.6", "steps.9", "steps.12", "steps.15"]
+    assert [layer.conv.index for layer in found] == [0, 1, 2, 3, 4, 5]
     for layer in found:
         number = int(layer.conv.name.split(".")[1])
         with torch.no_grad():
@@ -46,17 +55,18 @@ def test_every_layer_of_three_by_three_and_stride_1_has_its_own_input():
         assert not layer.weight.requires_grad
         assert layer.inputs.shape == (3, layer.conv.C, layer.conv.H, layer.conv.W)
         assert layer.count == 1
-        assert layer.sparsity == np.mean(layer.inputs.numpy() == 0) > 0
+        assert layer.sparsity == np.mean(layer.inputs.numpy() == 0)
+        assert (layer.sparsity > 0) == (number > 0)  # but for the photographs themselves
 
 
 @pytest.mark.parametrize("same", [3, 4], ids=["odd", "even"])
 def test_of_each_shape_the_median_by_sparsity_is_taken(same: int):
     model, images = small(same), photographs(3)
-    every = layers(model, info(), images, "all", CPU)[:same]
+    every = layers(model, info(), images, every_3x3, CPU)[1 : 1 + same]
     shares = [np.mean(layer.inputs.numpy() == 0) for layer in every]
     assert len(set(shares)) == same
     assert shares != sorted(shares)  # so that no order of the layers gives the median by itself
-    first, other = layers(model, info(), images, "distinct", CPU)
+    first, other = layers(model, info(), images, shapes_of_stride_1, CPU)
     assert first.sparsity == np.quantile(shares, 0.5, method="higher")
     assert torch.equal(first.inputs, every[shares.index(first.sparsity)].inputs)
     assert (first.count, other.count) == (same, 1)
@@ -122,7 +132,7 @@ def test_the_reference_is_a_sum_in_float64_and_s_that_of_absolute_products(conv:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, conv.C, conv.H, conv.W)).astype(np.float32)
     w = rng.standard_normal((conv.N, conv.C, conv.k, conv.k)).astype(np.float32)
-    found = reference(torch.from_numpy(x), torch.from_numpy(w), conv)
+    found = reference(torch.from_numpy(x), torch.from_numpy(w), conv.stride)
     assert found.y.dtype == found.s.dtype == torch.float64
     assert found.terms == conv.C * conv.k**2
     for b, n, i, j in np.ndindex(*found.y.shape):
@@ -141,7 +151,7 @@ def test_the_reference_is_a_sum_in_float64_and_s_that_of_absolute_products(conv:
 def test_a_case_computes_the_reference_of_its_own_inputs():
     made = case(marked(8), info(), 2, "photographs", "ab")
     given = made.inputs(3, "verify")
-    assert torch.equal(made.reference(given).y, reference(given["x"], given["w"], CONV).y)
+    assert torch.equal(made.reference(given).y, reference(given["x"], given["w"], 1).y)
 
 
 # ---- names and columns -----------------------------------------------------------------------------------------------

@@ -54,12 +54,36 @@ def test_other_sizes_are_scaled(network: str, size: int):
 
 
 def test_what_experiment_layers_measures():
-    every = convolutions.measured("densenet169", "keras_v1", "all")
+    every = convolutions.measured("densenet169", "keras_v1", "all", [3])
     assert {(x.k, x.stride) for x in every} == {(3, 1)}
     assert len(every) == 82  # as the recorded campaign has it
-    distinct = convolutions.measured("densenet169", "keras_v1", "distinct")
+    distinct = convolutions.measured("densenet169", "keras_v1", "distinct", [3])
     assert [(x.c, x.h, x.n) for x in distinct] == [(128, 56, 32), (128, 28, 32), (128, 14, 32), (128, 7, 32)]
-    assert len(convolutions.measured("resnet50", "keras_v1", "all")) == 16
+    assert len(convolutions.measured("resnet50", "keras_v1", "all", [3])) == 16
+
+
+def test_one_by_one_and_stride_2_are_measured_too_and_the_stem_is_not():
+    every = convolutions.measured("resnet50", "torchvision_v1.5", "all", [1, 3])
+    # 53 convolutions, of them the 7×7 stem; the three 3×3 and three 1×1 that halve the image have stride 2
+    assert len(every) == 52
+    assert sorted((x.k, x.h) for x in every if x.stride == 2) == [(1, 14), (1, 28), (1, 56), (3, 14), (3, 28), (3, 56)]
+    only = convolutions.measured("resnet50", "torchvision_v1.5", "all", [1])
+    assert only == [x for x in every if x.k == 1]
+    distinct = convolutions.measured("resnet50", "torchvision_v1.5", "distinct", [1, 3])
+    assert {x.shape for x in distinct} == {x.shape for x in every}
+    assert len(distinct) < len(every)
+
+
+def test_smoke_takes_three_shapes():
+    def taken(network: str, kernel_sizes=(1, 3), size: int = 224):
+        found = convolutions.measured(network, "torchvision_v1.5", "distinct", kernel_sizes, "smoke", size)
+        return [(x.c, x.h, x.n, x.k) for x in found]
+
+    assert taken("densenet169") == [(128, 14, 32, 3)]
+    assert taken("resnet50") == [(1024, 14, 256, 1), (256, 14, 256, 3)]
+    assert taken("resnet50", size=64) == [(1024, 4, 256, 1), (256, 4, 256, 3)]
+    assert taken("resnet50", [3]) == [(256, 14, 256, 3)]
+    assert taken("densenet169", [1]) == [(64, 56, 128, 1)]  # has none of them: its first
 
 
 # ---- what is offered -------------------------------------------------------------------------------------------------
@@ -67,16 +91,16 @@ def test_what_experiment_layers_measures():
 
 def test_every_arm_that_is_offered_can_be_made_in_the_regimes_that_are_named():
     shape = ConvShape(1, 16, 8, 8, 32, k=3, stride=1, pad=1)
-    arms = {name: ours.arm(name, shape, None, flop=1.0, bytes_min=1.0) for name in offered.OURS["cpu"]}
+    arms = {name: ours.arm(name, shape, None, sparsity=0.5, bytes_min=1.0) for name in offered.OURS["cpu"]}
     assert {name: arm.regimes for name, arm in arms.items()} == offered.OURS["cpu"]
     for kind, names in offered.BASELINES.items():
         for name, regimes in names.items():
-            assert set(baselines.arm(name, 1, flop=1.0, bytes_min=1.0).regimes) >= set(regimes), (kind, name)
+            assert set(baselines.arm(name, shape, bytes_min=1.0).regimes) >= set(regimes), (kind, name)
 
 
-def test_neither_table_loads_torch():
+def test_what_planning_reads_loads_no_torch():
     code = (
-        "import sys; from frugal.cusnn import convolutions, offered; "
+        "import sys; from frugal.cusnn import builds, choices, convolutions, offered, shapes; "
         "convolutions.convolutions('resnet50', 'keras_v1'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

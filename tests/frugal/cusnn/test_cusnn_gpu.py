@@ -14,7 +14,7 @@ import pytest
 import torch
 from small_network import info
 
-from frugal.cusnn import baselines, bench_layer, ours
+from frugal.cusnn import baselines, bench_layer, offered, ours
 from frugal.cusnn.cases import Layer, case
 from frugal.cusnn.sparsity import ConvLayer
 from frugal.timing import CudaDevice, Design, measure_case
@@ -235,7 +235,7 @@ def error_of_baseline(name: str) -> float:
     generator = torch.Generator(DEVICE).manual_seed(0)
     x = torch.randn(8, 256, 28, 28, device=DEVICE, generator=generator).clamp_min(0)
     w = torch.randn(256, 256, 3, 3, device=DEVICE, generator=generator)
-    arm = baselines.arm(name, 1, flop=0.0, bytes_min=0.0)
+    arm = baselines.arm(name, ConvShape(8, 256, 28, 28, 256), bytes_min=0.0)
     with arm.context():
         y = arm.prepare({"x": x, "w": w}).run()
     return relative_error(y, torch.nn.functional.conv2d(x.double(), w.double(), padding=1))
@@ -258,8 +258,9 @@ def test_every_arm_of_a_layer_is_measured_in_every_regime(kernels):
     inputs = torch.randn(8, 37, 14, 14, device=DEVICE, generator=generator).clamp_min(0)
     weight = torch.randn(64, 37, 3, 3, device=DEVICE, generator=generator)
     layer = Layer(conv, weight, inputs, 1, "random")
-    names = [*ours.OFFERED["cuda"], *baselines.OFFERED["cuda"]]
-    arms = bench_layer.arms(ConvShape(2, 37, 14, 14, 64), layer.sparsity, names, "cuda", kernels)
+    shape = ConvShape(2, 37, 14, 14, 64)
+    names = offered.arms([*offered.OURS["cuda"], *offered.BASELINES["cuda"]], "cuda", shape)
+    arms = bench_layer.arms(shape, layer.sparsity, names, kernels)
     design = Design.of("smoke", n_min=3, block_max_s=0.01)
     rows = measure_case(case(layer, info(), 2, "photographs", "ab"), arms, design, 0, CudaDevice()).rows
     assert {row.arm for row in rows} == set(names)

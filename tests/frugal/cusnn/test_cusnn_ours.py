@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import fake_kernels
@@ -9,16 +10,16 @@ import pytest
 import torch
 from measured_layers import CONV, SHAPE, layer_case, layer_inputs, measured
 
-from frugal.cusnn import ours
+from frugal.cusnn import choices, ours
 from frugal.provenance import source_hash
 from frugal.timing import Unsupported
-from kernels.sparse import pack_weights, plan, variants
+from kernels.sparse import ConvShape, pack_weights, plan, variants
 
 CPU = ours.OFFERED["cpu"]
 
 
 def arm(name: str, kernels=None):
-    return ours.arm(name, SHAPE, kernels, flop=11.0, bytes_min=13.0)
+    return ours.arm(name, SHAPE, kernels, sparsity=0.25, bytes_min=13.0)
 
 
 # ---- CPU -------------------------------------------------------------------------------------------------------------
@@ -32,7 +33,9 @@ def test_both_arms_of_a_cpu_are_right_before_and_after_in_every_regime():
         assert (row.verified_before, row.verified_after, row.tolerance_rule) == (True, True, "a_priori")
         assert row.value > 0
         assert (row.role, row.tf32, row.layout, row.compiled) == ("ours", False, "nchw", True)
-        assert (row.flop, row.bytes_min) == (11.0, 13.0)
+        assert row.bytes_min == 13.0
+        assert row.flop == (1.5 if row.arm == "sparse" else 2.0) * SHAPE.macs
+        assert json.loads(row.arm_json) == {"variant": "cpu", "backend": row.arm}
         assert row.source_hash == source_hash("frugal.cusnn.ours", "kernels.sparse.cpu")
 
 
@@ -73,23 +76,38 @@ def test_the_loop_computes_what_one_run_computes(name: str):
     assert torch.equal(y, 2 * once)
 
 
-def test_a_cpu_has_no_ladder():
+def test_a_cpu_has_two_arms():
     assert tuple(CPU) == ("sparse", "dense_twin")
     assert [arm(name).regimes for name in CPU] == [("cold", "graph", "wall")] * 2
     assert [arm(name).binary_hash for name in CPU] == [None] * 2
 
 
+@pytest.mark.parametrize("name", ["v1_naive", "v6_fused"])
+def test_a_step_of_the_ladder_is_a_row_that_says_what_it_needs(name: str):
+    (row,) = measured(arm(name)).values()
+    assert (row.status, row.value) == ("unsupported", None)
+    assert row.reason == f"{name} is a kernel for a GPU, and this machine measures on its CPU"
+
+
 # ---- GPU, faked ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ours.OFFERED["cuda"])
+LAUNCHED = {
+    "sparse": ("v3_ballot", True), "dense_twin": ("v3_ballot", False), "v3_ballot": ("v3_ballot", True),
+    "v2_dense": ("v2_dense", False), "v1_naive": ("v1_naive", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
 def test_an_arm_of_a_gpu_carries_its_kernels_numbers(name: str, tmp_path: Path, monkeypatch):
     kernels, loads = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
     made = arm(name, kernels)
-    rung, skip = ours.RUNGS[name]
+    rung, skip = LAUNCHED[name]
     chosen = plan(SHAPE, 132, skip=skip, rung=rung)
     number = [variant.name for variant in variants()].index(chosen.variant.name)
-    assert made.settings == {"variant": chosen.variant.name, "splits": chosen.splits}
+    backend = "sparse" if skip else "dense_twin"
+    assert made.settings == {"variant": chosen.variant.name, "splits": chosen.splits, "backend": backend}
+    assert made.flop == (1.5 if skip else 2.0) * SHAPE.macs  # a quarter of the input is zero
     assert (made.binary_hash, made.registers) == (f"cubin {number}", 100 + number)
     assert (made.spill_bytes, made.shared_bytes) == (200 + number, 500 + number)
     assert made.regimes == ("cold", "graph", "graph_rotated", "wall")
@@ -98,17 +116,17 @@ def test_an_arm_of_a_gpu_carries_its_kernels_numbers(name: str, tmp_path: Path, 
     assert loads == []  # nothing is loaded before it is used
 
 
-@pytest.mark.parametrize("name", ours.OFFERED["cuda"])
+@pytest.mark.parametrize("name", LAUNCHED)
 def test_an_arm_of_a_gpu_binds_the_planned_launch_to_its_own_output(name: str, tmp_path: Path, monkeypatch):
     kernels, loads = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
     inputs, made = layer_inputs(), arm(name, kernels)
     prepared = made.prepare(inputs)
     (y,) = prepared.outputs
     assert y.shape == (SHAPE.B, CONV.N, CONV.H, CONV.W)
-    ((grid, block, args),) = kernels.kernel(made.settings["variant"]).bound
-    rung, skip = ours.RUNGS[name]
+    ((grid, block, args, *launched),) = kernels.kernel(made.settings["variant"]).bound
+    rung, skip = LAUNCHED[name]
     chosen = plan(SHAPE, 132, skip=skip, rung=rung)
-    assert (grid, block) == (chosen.grid, chosen.block)
+    assert (grid, block, *launched) == (chosen.grid, chosen.block, chosen.cluster, chosen.overlap)
     named = dict(zip((parameter for parameter, _ in chosen.variant.parameters), args, strict=True))
     assert named["x"].data_ptr() == inputs["x"].data_ptr()
     assert named["y"].data_ptr() == y.data_ptr()
@@ -130,8 +148,8 @@ def test_a_kernel_is_loaded_once_and_all_share_a_workspace(tmp_path: Path, monke
 
 def test_a_gpus_arms_measured_end_to_end_on_fake_kernels(tmp_path: Path, monkeypatch):
     kernels, _ = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
-    rows = measured(*(arm(name, kernels) for name in ours.OFFERED["cuda"]))
-    assert {name for name, _ in rows} == {"sparse", "dense_twin", "v2_dense", "v1_naive"}
+    rows = measured(*(arm(name, kernels) for name in LAUNCHED))
+    assert {name for name, _ in rows} == set(LAUNCHED)
     for row in rows.values():
         assert row.status in ("ok", "unstable"), row.reason
         assert row.registers >= 100
@@ -140,7 +158,9 @@ def test_a_gpus_arms_measured_end_to_end_on_fake_kernels(tmp_path: Path, monkeyp
 def test_a_kernel_that_was_not_built_leaves_a_row_that_says_so(tmp_path: Path, monkeypatch):
     missing = arm("sparse", fake_kernels.kernels(variants(), tmp_path, monkeypatch)[0]).settings["variant"]
     kernels, loads = fake_kernels.kernels([v for v in variants() if v.name != missing], tmp_path / "some", monkeypatch)
-    with pytest.raises(Unsupported, match=f"kernel {missing} was not built for this device: run the rule build_kernel"):
+    with pytest.raises(
+        Unsupported, match=f"{missing} was not built .* its target is results/kernels/sparse/{missing}.sm_90.json"
+    ):
         kernels.kernel(missing)
     made = arm("sparse", kernels)
     assert (made.binary_hash, made.registers, made.spill_bytes, made.shared_bytes) == (None, None, None, None)
@@ -150,3 +170,20 @@ def test_a_kernel_that_was_not_built_leaves_a_row_that_says_so(tmp_path: Path, m
     assert missing in row.reason
     assert rows["dense_twin", "wall"].status in ("ok", "unstable")
     assert all(missing not in str(path) for path in loads)
+
+
+def test_a_shape_that_no_kernel_computes_is_a_row_that_says_so(tmp_path: Path, monkeypatch):
+    kernels, _ = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    strided = ConvShape(1, 16, 8, 8, 32, k=1, stride=2, pad=0)
+    assert not any((v.k, v.stride) == (1, 2) for v in variants())
+    made = ours.arm("sparse", strided, kernels, sparsity=0.0, bytes_min=1.0)
+    with pytest.raises(Unsupported, match=r"k = 1, stride = 2 and N = 32.*leave this layer to cuDNN"):
+        made.prepare({})
+
+
+def test_an_ablation_that_changes_nothing_is_no_arm(tmp_path: Path, monkeypatch):
+    kernels, _ = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    found = {name: arm(name, kernels) for name in choices.ABLATIONS}
+    assert found["sparse@skip=false"].settings["backend"] == "dense_twin"
+    assert found["sparse@outputs_per_lane=1"] is None  # the plan has one output a lane
+    assert plan(SHAPE, 132).variant.outputs_per_lane == 1

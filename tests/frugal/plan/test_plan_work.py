@@ -8,6 +8,7 @@ import pytest
 
 from frugal import config, controls, figures
 from frugal.controls import planted
+from frugal.cusnn import shapes
 from frugal.plan import beside, work
 
 
@@ -22,9 +23,9 @@ def shape(cases) -> list[list[tuple[str, ...]]]:
 
 
 def test_the_default_layers_on_a_cpu():
-    (made,) = planned({}, "cpu")
+    (made,) = planned({"cusnn": {"experiments": ["sparsity", "layers"]}}, "cpu")
     assert list(made.experiments) == ["layers"]
-    assert len(made.experiments["layers"]) == 16  # four shapes of each network at two batch sizes
+    assert len(made.experiments["layers"]) == 6  # three shapes at two batch sizes
     assert made.side_jobs == 2  # the zeros of each network
     loops, torchs = ("cold", "graph", "wall"), ("cold", "wall")
     assert {case.arms for case in made.experiments["layers"]} == {(loops, loops, torchs, torchs)}
@@ -34,7 +35,7 @@ def test_the_recorded_campaigns_layers_on_a_gpu():
     given = {
         "cusnn": {
             "definition": "keras_v1", "layers": "all", "regimes": ["graph"], "ours": ["sparse", "dense_twin"],
-            "baselines": ["cudnn_fp32", "onednn_fp32"], "batch_sizes": [1, 8],
+            "baselines": ["cudnn_fp32", "onednn_fp32"], "batch_sizes": [1, 8], "kernel_sizes": [3],
         }
     }  # fmt: skip
     (made,) = planned(given, "cuda")
@@ -62,10 +63,46 @@ def test_regimes_that_a_cpu_does_not_have_take_no_time(regimes, arms):
 
 
 def test_what_stays_on_the_device_is_every_layers_input_and_weights():
-    given = {"cusnn": {"networks": ["resnet50"], "weights": "synthetic"}, "data": {"n_images": 2}}
+    only = {"networks": ["resnet50"], "definition": "keras_v1", "weights": "synthetic", "kernel_sizes": [3]}
+    given = {"preset": "quick", "cusnn": only, "data": {"n_images": 2}}
     (made,) = planned(given, "cuda")
     shapes = [(64, 56), (128, 28), (256, 14), (512, 7)]
     assert made.resident_bytes == sum(4 * (2 * c * side**2 + 9 * c * c) for c, side in shapes)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize(("preset", "batches"), [("smoke", [1, 2]), ("quick", [1, 8])])
+@pytest.mark.parametrize("experiment", ["break_even", "ladder"])
+def test_shapes_of_an_experiments_own_are_counted_as_its_cases_are(experiment, preset, batches, kind):
+    (made,) = planned({"preset": preset, "cusnn": {"experiments": [experiment]}}, kind)
+    counted = made.experiments[experiment]
+    named = {"break_even": shapes.break_even(preset, [1, 3]), "ladder": shapes.LADDER}[experiment]
+    sparsities = {"smoke": 3, "quick": 5}[preset]
+    if experiment == "break_even":
+        assert len(counted) == len(named) * len(batches) * sparsities
+        # ours and its twin, and of the baselines those of this kind that are not tuned for hours
+        assert {len(case.arms) for case in counted} == {2 + (5 if kind == "cuda" else 2)}
+    else:
+        assert len(counted) == (2 if preset == "smoke" else 4 * 2)
+    regime = "graph" if kind == "cuda" else "wall"
+    assert {regimes for case in counted for regimes in case.arms} <= {(regime,), ()}
+    # on a CPU the six rungs are rows without a time
+    assert all(case.arms.count(()) == (6 if (kind, experiment) == ("cpu", "ladder") else 0) for case in counted)
+
+
+def test_a_sweep_of_the_map_stays_in_bounds():
+    (made,) = planned({"preset": "sweep", "cusnn": {"experiments": ["break_even"]}}, "cuda")
+    assert len(made.experiments["break_even"]) == 11 * 2 * 9  # and real masks make it at most 300
+
+
+def test_whole_networks_are_counted():
+    given = {"preset": "quick", "cusnn": {"experiments": ["networks"], "networks": ["resnet50"], "batch_sizes": [1, 8]}}
+    (made,) = planned(given, "cuda")
+    one, eight = made.experiments["networks"]
+    assert eight.flop == 8 * one.flop
+    assert one.flop == pytest.approx(2 * 4.1e9, rel=0.01)  # 4.1 GMAC, the figure that torchvision publishes
+    assert one.energy == len(one.arms) > 5
+    assert set(one.arms) == {("graph", "wall")}
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

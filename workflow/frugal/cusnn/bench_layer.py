@@ -1,21 +1,30 @@
-"""The 3×3 layers of the configured networks, to be timed: experiment `layers`."""
+"""Single convolutions to be timed: experiments `layers`, `break_even` and `ladder`.
+
+`layers`: those of the configured networks, each on its own real input (frugal.cusnn.cases). `break_even`: eleven shapes
+at chosen sparsities (frugal.cusnn.break_even_cases). `ladder`: four shapes, our kernels step by step
+(frugal.cusnn.ladder). All arms of a case do the same work, a plain convolution: neither side adds a bias or a ReLU.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from frugal.cusnn import baselines, ours
-from frugal.cusnn.cases import case, layers
+from frugal.cusnn import baselines, break_even_cases, ladder, offered, ours, paper, shapes
+from frugal.cusnn.cases import Layer, case, layers
+from frugal.cusnn.convolutions import Shape, groups
 from frugal.cusnn.rows import DATASET
-from frugal.data.image_to_bin import read_bin
-from frugal.models.weights import load_network
+from frugal.data.image_to_bin import Manifest, read_bin
+from frugal.models.weights import WeightsInfo, load_network
 from frugal.timing import Arm, Case, Device
 from kernels.sparse import ConvShape
 
 Say = Callable[[str], None]
+Cases = Iterator[tuple[Case, list[Arm]]]
 
 
 def cases(
@@ -28,51 +37,112 @@ def cases(
     weights: Sequence[str],
     images: Sequence[str],
     kernels: Sequence[str],
-) -> Iterator[tuple[Case, list[Arm]]]:
-    """Every layer of every network at every batch size, with the arms that this machine offers (frugal.jobs.Job.cases).
+) -> Cases:
+    """The cases of one experiment, with the arms that this machine offers (frugal.jobs.Job.cases).
 
-    cusnn: that section of the configuration. weights, images: a converted network and its images, pairwise. kernels:
-    reports of built kernels, of which those of family `sparse` are used on a GPU.
+    cusnn: that section of the configuration (frugal.config.cusnn). weights, images: a converted network and its images,
+    pairwise. kernels: reports of built kernels, of which those of family `sparse` are used on a GPU.
     """
     built = None
     if machine.kind == "cuda":
-        built = ours.Kernels([Path(path).with_suffix("") for path in kernels], record["sm_count"])
+        prefixes = [Path(path).with_suffix("") for path in kernels]
+        more = {"deterministic": cusnn["deterministic"], "more": cusnn["variants"]}
+        built = ours.Kernels(prefixes, record["sm_count"], **more)
     wanted = [*cusnn["ours"], *cusnn["baselines"]]
-    for weight_file, image_file in zip(weights, images, strict=True):
-        model, info = load_network(Path(weight_file))
-        photographs, manifest = read_bin(image_file, preprocess=info.preprocess)
-        say(f"{info.network} ({info.origin}): the inputs of its layers from {len(photographs)} images")
-        for layer in layers(model, info, photographs, cusnn["layers"], torch.device(machine.kind)):
-            conv = layer.conv
+    made = partial(arms, built=built)
+    pairs = list(zip(weights, images, strict=True))
+    if experiment == "layers":
+        return _layers(machine, say, made, wanted, cusnn, pairs)
+    if experiment == "break_even":
+        return _break_even(machine, say, made, wanted, cusnn, pairs)
+    return _ladder(machine, made, cusnn)
+
+
+def _layers(machine: Device, say: Say, made: Callable, wanted: list[str], cusnn: Mapping, pairs: list) -> Cases:
+    for weight_file, image_file in pairs:
+        info, manifest, found = _of_network(
+            machine,
+            weight_file,
+            image_file,
+            lambda named, side: groups(named, cusnn["layers"], cusnn["kernel_sizes"], cusnn["preset"], side),
+        )
+        say(f"{info.network} ({info.origin}): the inputs of its layers from {manifest.count} images")
+        for layer in found:
             for size in cusnn["batch_sizes"]:
-                shape = ConvShape(size, conv.C, conv.H, conv.W, conv.N, k=conv.k, stride=conv.stride, pad=conv.pad)
-                made = case(layer, info, size, DATASET, manifest.sha256)
-                yield made, arms(shape, layer.sparsity, wanted, machine.kind, built)
+                shape = layer.shape(size)
+                names = offered.arms(wanted, machine.kind, shape, info.network)
+                yield case(layer, info, size, DATASET, manifest.sha256), made(shape, layer.sparsity, names)
 
 
-def arms(
-    shape: ConvShape,
-    sparsity: float,
-    wanted: Sequence[str],
-    kind: str,
-    built: ours.Kernels | None,
-) -> list[Arm]:
-    """The wanted arms, ours first, as far as a device of this kind (`cpu` or `cuda`) offers them.
+def _break_even(machine: Device, say: Say, made: Callable, wanted: list[str], cusnn: Mapping, pairs: list) -> Cases:
+    device = torch.device(machine.kind)
+    regimes = (offered.ONE_REGIME[machine.kind],)
+    named = shapes.break_even(cusnn["preset"], cusnn["kernel_sizes"])
+
+    def with_arms(item: Case, shape: ConvShape) -> tuple[Case, list[Arm]]:
+        names = offered.one_regime(wanted, machine.kind, shape)
+        chosen = made(shape, item.columns["sparsity_measured"], names)
+        return item, [dataclasses.replace(arm, regimes=regimes) for arm in chosen]
+
+    for layer in named:
+        for size in cusnn["batch_sizes"]:
+            for sparsity in cusnn["sparsities"]:
+                item = break_even_cases.bernoulli(layer, size, sparsity, device)
+                yield with_arms(item, layer.shape(size))
+    missing = {(layer.c, layer.h, layer.h, layer.n, layer.k, 1): layer for layer in named}
+    for weight_file, image_file in pairs:
+        info, manifest, found = _of_network(
+            machine, weight_file, image_file, lambda every, _: _by_shape(every, missing)
+        )
+        trained = [layer for layer in found if layer.weights == "trained"]
+        say(f"{info.network} ({info.origin}): {len(trained)} shapes with real zeros")
+        for layer in trained:
+            conv = layer.conv
+            chosen = missing.pop((conv.C, conv.H, conv.W, conv.N, conv.k, conv.stride))
+            for size in cusnn["batch_sizes"]:
+                for item in break_even_cases.real(chosen, layer, size, cusnn["sparsities"], DATASET, manifest.sha256):
+                    yield with_arms(item, chosen.shape(size))
+
+
+def _ladder(machine: Device, made: Callable, cusnn: Mapping) -> Cases:
+    regimes = (offered.ONE_REGIME[machine.kind],)
+    for layer, size in shapes.ladder(cusnn["preset"], cusnn["batch_sizes"]):
+        names = offered.ladder(machine.kind, layer.shape(size))
+        chosen = made(layer.shape(size), layer.sparsity, names)
+        item = ladder.case(layer, size, torch.device(machine.kind))
+        yield item, [dataclasses.replace(arm, regimes=regimes) for arm in chosen]
+
+
+def _by_shape(every: Mapping[str, Shape], wanted: Collection[Shape]) -> list[list[str]]:
+    """The names of a network's convolutions of each wanted shape that it has."""
+    found = [[name for name, own in every.items() if own == shape] for shape in wanted]
+    return [names for names in found if names]
+
+
+def _of_network(
+    machine: Device, weight_file: str, image_file: str, choose: Callable
+) -> tuple[WeightsInfo, Manifest, list[Layer]]:
+    """A network's chosen layers with their inputs; choose: of {name: shape} and the images' height."""
+    model, info = load_network(Path(weight_file))
+    photographs, manifest = read_bin(image_file, preprocess=info.preprocess)
+    side = photographs.shape[2]
+    found = layers(model, info, photographs, lambda named: choose(named, side), torch.device(machine.kind))
+    return info, manifest, found
+
+
+def arms(shape: ConvShape, sparsity: float, names: Sequence[str], built: ours.Kernels | None) -> list[Arm]:
+    """The arms of these names for a layer; built: the kernels of a GPU, None on a CPU.
 
     FLOP and bytes are those of one run: a sparse arm's FLOP leave out the multiply-adds on zeros; bytes count input,
     weights and output once, in float32.
     """
-    dense = 2.0 * shape.macs
     values = shape.B * (shape.C * shape.H * shape.W + shape.N * shape.H_out * shape.W_out)
     moved = 4.0 * (values + shape.C * shape.N * shape.k**2)
     found = []
-    for name in ours.OFFERED[kind]:
-        if name in wanted:
-            flop = dense * (1 - sparsity) if ours.RUNGS[name][1] else dense
-            found.append(ours.arm(name, shape, built, flop=flop, bytes_min=moved))
-    found += [
-        baselines.arm(name, shape.pad, flop=dense, bytes_min=moved)
-        for name in baselines.OFFERED[kind]
-        if name in wanted
-    ]
-    return found
+    for name in names:
+        if name in offered.BASELINES["cuda"] | offered.BASELINES["cpu"]:
+            found.append(baselines.arm(name, shape, bytes_min=moved))
+        else:
+            made = paper.arm if name in offered.PAPER else ours.arm
+            found.append(made(name, shape, built, sparsity=sparsity, bytes_min=moved))
+    return [arm for arm in found if arm is not None]

@@ -4,25 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from frugal.cusnn import choices, shapes
+from frugal.cusnn.convolutions import measured
+from frugal.cusnn.offered import PAPER
 from frugal.errors import FrugalError
-from kernels.sparse.variant import Variant, variants
+from kernels.sparse import paper_scheme, parse, variants
+from kernels.sparse.paper import Count
+from kernels.sparse.predict import H200
+from kernels.sparse.shape import ConvShape
 
 
 def builds(
-    preset: str, capabilities: Sequence[str], device: Mapping[str, object], more: Sequence[str] = ()
+    cusnn: Mapping[str, object], capabilities: Sequence[str], device: Mapping[str, object]
 ) -> list[tuple[str, str]]:
-    """(variant, capability) of each build, given the machine that measures (its device file); `more`: names of further
-    variants. Raises FrugalError for a name of none.
+    """(variant, capability) of each build, given the machine that measures (its device file).
 
-    A GPU gets every variant for its own capability: a cubin serves no other major architecture. A machine without one
-    builds what `capabilities` names, so that the build itself is shown; in `smoke` one variant only.
+    cusnn: that section of the configuration (frugal.config.cusnn). A GPU gets the default variants for its own
+    capability (a cubin serves no other major architecture), those that `variants` names, and those that its arms launch
+    besides: the ladder's, the paper's. A machine without one builds what `capabilities` names, so that the build itself
+    is shown; in `smoke` one variant only. Raises FrugalError for a name of no variant.
     """
-    for name in more:
+    named = [variant.name for variant in variants()]
+    for name in cusnn["variants"]:
         try:
-            Variant.parse(name)
+            parse(name)
         except ValueError as problem:
             raise FrugalError(f"cusnn.variants: {problem}") from None
-    names = list(dict.fromkeys([*(variant.name for variant in variants()), *more]))
-    if device["device_kind"] == "cuda":
-        return [(name, str(device["capability"])) for name in names]
-    return [(name, capability) for name in (names[:1] if preset == "smoke" else names) for capability in capabilities]
+    if device["device_kind"] != "cuda":
+        shown = named[:1] if cusnn["preset"] == "smoke" else [*named, *cusnn["variants"]]
+        return [(name, capability) for name in dict.fromkeys(shown) for capability in capabilities]
+    sm_count = int(device.get("sm_count") or H200.sm_count)  # a head node plans for a GPU that it has not
+    names = dict.fromkeys([*named, *cusnn["variants"], *_besides(cusnn, sm_count)])
+    return [(name, str(device["capability"])) for name in names]
+
+
+def _besides(cusnn: Mapping[str, object], sm_count: int) -> list[str]:
+    """Kernels of arms that are not among the default ones."""
+    experiments, more = cusnn["experiments"], cusnn["variants"]
+    found: list[str] = []
+    of_paper: list[ConvShape] = []
+    if "ladder" in experiments:
+        ladder = [layer.shape(batch) for layer, batch in shapes.ladder(cusnn["preset"], cusnn["batch_sizes"])]
+        found += choices.kernels(ladder, (*choices.RUNGS, *choices.ABLATIONS), sm_count, True, more)
+        of_paper += ladder
+    if "layers" in experiments and set(cusnn["ours"]) & set(PAPER):
+        of_paper += _layers(cusnn)
+    found += [kernel.name for kernel in paper_scheme.kernels(shape for shape in of_paper if shape.B == 1)]
+    if of_paper and "paper_dispatch" in cusnn["ours"]:
+        found.append(Count.name)
+    if not cusnn["deterministic"]:
+        every = [*_layers(cusnn), *_map(cusnn)]
+        found += choices.kernels(every, (choices.SPARSE, choices.TWIN), sm_count, False, more)
+    return found
+
+
+def _layers(cusnn: Mapping[str, object]) -> list[ConvShape]:
+    """The shapes of the networks' layers at every batch size."""
+    convs = [
+        conv
+        for network in cusnn["networks"]
+        for conv in measured(network, cusnn["definition"], "distinct", cusnn["kernel_sizes"])
+    ]
+    return [conv.of_batch(batch) for conv in convs for batch in cusnn["batch_sizes"]]
+
+
+def _map(cusnn: Mapping[str, object]) -> list[ConvShape]:
+    """The shapes of the break-even map at every batch size."""
+    named = shapes.break_even(cusnn["preset"], cusnn["kernel_sizes"])
+    return [layer.shape(batch) for layer in named for batch in cusnn["batch_sizes"]]

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import csv
 import functools
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import get_args
 
 from frugal.config.models import Definition, Network
+from frugal.cusnn.shapes import SMOKE
 from frugal.files import publishing
+from kernels.sparse.shape import ConvShape
 
 NAME = "convolutions.csv"
 SIDE = 224  # pixels: the height and width of the images for which the table stands
+Shape = tuple[int, int, int, int, int, int]  # c, h, w, n, k, stride
 HEAD = ("network", "definition", "layer", "c", "h", "w", "n", "k", "stride", "pad")
 
 
@@ -35,15 +39,24 @@ class Convolution:
     pad: int
 
     @property
+    def shape(self) -> Shape:
+        """What convolutions of one shape have in common; the padding is k // 2 in all of these networks."""
+        return self.c, self.h, self.w, self.n, self.k, self.stride
+
+    def of_batch(self, batch: int) -> ConvShape:
+        """Its sizes for so many images."""
+        return ConvShape(batch, self.c, self.h, self.w, self.n, k=self.k, stride=self.stride, pad=self.pad)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates for one image, padding counted as dense code does."""
-        out = [(side + 2 * self.pad - self.k) // self.stride + 1 for side in (self.h, self.w)]
-        return self.n * self.c * self.k**2 * out[0] * out[1]
+        return self.of_batch(1).macs
 
     @property
     def values(self) -> int:
-        """Elements of input and output for one image; the output of a layer with stride 1 and this padding."""
-        return (self.c + self.n) * self.h * self.w
+        """Elements of input and output for one image."""
+        shape = self.of_batch(1)
+        return self.c * self.h * self.w + self.n * shape.H_out * shape.W_out
 
 
 def convolutions(network: str, definition: str, size: int = SIDE) -> list[Convolution]:
@@ -56,10 +69,39 @@ def convolutions(network: str, definition: str, size: int = SIDE) -> list[Convol
     return [_scaled(conv, size) for conv in _table()[network, named]]
 
 
-def measured(network: str, definition: str, selection: str, size: int = SIDE) -> list[Convolution]:
-    """The 3×3 convolutions with stride 1, as experiment `layers` takes them: `all`, or one of each `distinct` shape."""
-    chosen = [conv for conv in convolutions(network, definition, size) if (conv.k, conv.stride) == (3, 1)]
-    return chosen if selection == "all" else list({(conv.c, conv.h, conv.w, conv.n): conv for conv in chosen}.values())
+def measured(
+    network: str,
+    definition: str,
+    selection: str = "distinct",
+    kernel_sizes: Collection[int] = (3, 1),
+    preset: str = "quick",
+    size: int = SIDE,
+) -> list[Convolution]:
+    """The convolutions that experiment `layers` takes (`groups`), of each group its first."""
+    named = {conv.layer: conv for conv in convolutions(network, definition, size)}
+    shapes = {name: conv.shape for name, conv in named.items()}
+    return [named[group[0]] for group in groups(shapes, selection, kernel_sizes, preset, size)]
+
+
+def groups(
+    shapes: Mapping[str, Shape], selection: str, kernel_sizes: Collection[int], preset: str, side: int
+) -> list[list[str]]:
+    """Which of a network's convolutions (name → shape) experiment `layers` measures; those in a list are one case.
+
+    kernel_sizes: the filters that are wanted, with stride 1 or 2. selection `all`: each by itself; `distinct`: by
+    shape, and in preset `smoke` of these only frugal.cusnn.shapes.SMOKE, or the first where the network has none. side:
+    height of the images.
+    """
+    wanted = {name: shape for name, shape in shapes.items() if shape[4] in kernel_sizes and shape[5] in (1, 2)}
+    if selection == "all":
+        return [[name] for name in wanted]
+    found: dict[Shape, list[str]] = {}
+    for name, shape in wanted.items():
+        found.setdefault(shape, []).append(name)
+    if preset != "smoke":
+        return list(found.values())
+    few = {(c, -(-h * side // SIDE), n, k, 1) for c, h, n, k in SMOKE}
+    return [names for (c, h, _, n, k, s), names in found.items() if (c, h, n, k, s) in few] or list(found.values())[:1]
 
 
 def _scaled(conv: Convolution, size: int) -> Convolution:

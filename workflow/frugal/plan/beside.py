@@ -29,7 +29,7 @@ JOB_S = {
     "compare": 4.0,
     "figure": 6.0,
 }
-FIGURES = {"cusnn": 3, "method": 2}  # of frugal.figures.NAMES, which imports matplotlib; a test compares
+FIGURES = {"cusnn": 11, "method": 2}  # of frugal.figures.NAMES, which imports matplotlib; a test compares
 BUILT_BYTES = 100_000  # of one kernel: PTX, cubin, report
 FIGURE_BYTES = 600_000  # PNG, SVG, PDF
 SAMPLE_BYTES = 15  # of a row of `samples` in a compressed file, of which there are two: a job's, and the table
@@ -43,9 +43,7 @@ def jobs(cfg: Config, devices: Mapping[str, Mapping[str, object]]) -> dict[str, 
         pair
         for device in devices.values()
         for found in (
-            sparse_builds(cfg.preset, cfg.kernels.capabilities, device, cfg.cusnn.variants)
-            if "cusnn" in cfg.systems
-            else (),
+            sparse_builds(config.cusnn(cfg), cfg.kernels.capabilities, device) if "cusnn" in cfg.systems else (),
             control_builds(cfg.kernels.capabilities, device),
         )
         for pair in found

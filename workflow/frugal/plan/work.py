@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from frugal import config
 from frugal.config import Config
 from frugal.controls import wanted
-from frugal.cusnn.convolutions import measured
-from frugal.cusnn.offered import BASELINES, OURS
+from frugal.cusnn import network_offered, shapes
+from frugal.cusnn.convolutions import convolutions, measured
+from frugal.cusnn.offered import BASELINES, ONE_REGIME, OURS, PAPER, arms, ladder, one_regime
 from frugal.timing.design import Design
+from kernels.sparse.shape import ConvShape
 
 # Regimes that a design may name; on a CPU only our loops have a graph, and nothing has rotated buffers.
 _EVERYWHERE = ("cold", "hot", "wall")
@@ -58,34 +60,103 @@ def of_system(name: str, cfg: Config, kind: str) -> Work:
 
 
 def cusnn(cfg: Config, kind: str) -> Work:
-    """Experiment `layers` in each session; `sparsity` once a network."""
+    """Its timed experiments in each session; `sparsity` once a network."""
+    made = {"layers": _layers, "break_even": _break_even, "ladder": _ladder, "networks": _networks}
+    asked = cfg.cusnn.experiments
+    found = {name: made[name](cfg, kind) for name in made if name in asked}
+    return Work(
+        system="cusnn",
+        experiments={name: cases for name, (cases, _) in found.items()},
+        resident_bytes=max((resident for _, resident in found.values()), default=0.0),
+        side_jobs=len(cfg.cusnn.networks) if "sparsity" in asked else 0,
+    )
+
+
+def _layers(cfg: Config, kind: str) -> tuple[list[Case], float]:
+    """(cases, bytes of all inputs and weights) of experiment `layers`."""
     ours = cfg.cusnn
-    offered = OURS[kind] | BASELINES[kind]
     chosen = ours.regimes or cfg.timing.regimes
-    arms = [_timed(name, chosen or offered[name], kind) for name in (*ours.ours, *ours.baselines) if name in offered]
+    offered = OURS[kind] | BASELINES[kind]
     cases, resident = [], 0.0
     for network in ours.networks:
-        for conv in measured(network, ours.definition, ours.layers, cfg.data.size):
-            weights = conv.n * conv.c * conv.k**2
-            resident += 4.0 * (cfg.data.n_images * conv.c * conv.h * conv.w + weights)
+        found = measured(network, ours.definition, ours.layers, ours.kernel_sizes, cfg.preset, cfg.data.size)
+        for conv in found:
+            resident += 4.0 * (cfg.data.n_images * conv.c * conv.h * conv.w + conv.n * conv.c * conv.k**2)
             for batch in config.batch_sizes(cfg):
-                moved = 4.0 * (batch * conv.values + weights)
-                cases.append(
-                    Case(
-                        arms=tuple(arms),
-                        flop=2.0 * batch * conv.macs,
-                        bytes=moved,
-                        # each arm binds tensors of its own, and the references are in float64
-                        memory_bytes=moved * (len(arms) + 2 * 2),
-                    )
-                )
-    return Work(system="cusnn", experiments={"layers": cases}, resident_bytes=resident, side_jobs=len(ours.networks))
+                shape = conv.of_batch(batch)
+                names = arms([*ours.ours, *ours.baselines], kind, shape, network)
+                cases.append(_case(shape, [_timed(name, chosen or offered[name], kind) for name in names]))
+    return cases, resident
+
+
+def _break_even(cfg: Config, kind: str) -> tuple[list[Case], float]:
+    """The same of experiment `break_even` with zeros at random places; how many real masks come to it is not known."""
+    ours, cases = cfg.cusnn, []
+    for layer in shapes.break_even(cfg.preset, ours.kernel_sizes):
+        for batch in config.batch_sizes(cfg):
+            shape = layer.shape(batch)
+            names = one_regime([*ours.ours, *ours.baselines], kind, shape)
+            cases += [_case(shape, _in_one(cfg, names, kind))] * len(config.sparsities(cfg))
+    return cases, 0.0
+
+
+def _ladder(cfg: Config, kind: str) -> tuple[list[Case], float]:
+    """The same of experiment `ladder`; an ablation that changes nothing for a shape is counted all the same."""
+    found = [layer.shape(batch) for layer, batch in shapes.ladder(cfg.preset, config.batch_sizes(cfg))]
+    return [_case(shape, _in_one(cfg, ladder(kind, shape), kind)) for shape in found], 0.0
+
+
+def _networks(cfg: Config, kind: str) -> tuple[list[Case], float]:
+    """The same of experiment `networks`: arithmetic of the convolutions, bytes of their tensors and weights."""
+    ours, cases = cfg.cusnn, []
+    chosen = ours.regimes or cfg.timing.regimes
+    for network, batch in network_offered.measured(cfg.preset, config.networks(cfg), config.batch_sizes(cfg)):
+        named = [*ours.ours, *ours.baselines]
+        arms_of = network_offered.offered(kind, cfg.preset, named, network, batch)
+        timed = [
+            tuple(regime for regime in chosen or regimes if kind == "cuda" or regime in _EVERYWHERE)
+            for group in arms_of
+            for regimes in group.values()
+        ]
+        convs = convolutions(network, ours.definition, cfg.data.size)
+        weights = 4.0 * sum(conv.n * conv.c * conv.k**2 for conv in convs)
+        values = 4.0 * batch * sum(conv.values for conv in convs)
+        cases.append(
+            Case(
+                arms=tuple(timed),
+                flop=2.0 * batch * sum(conv.macs for conv in convs),
+                bytes=weights + values,
+                memory_bytes=(weights + values) * (len(timed) + 2),
+                energy=len(timed),
+            )
+        )
+    return cases, 0.0
+
+
+def _case(shape: ConvShape, timed: Sequence[tuple[str, ...]]) -> Case:
+    moved = 4.0 * (
+        shape.B * (shape.C * shape.H * shape.W + shape.N * shape.H_out * shape.W_out) + shape.N * shape.C * shape.k**2
+    )
+    return Case(
+        arms=tuple(timed),
+        flop=2.0 * shape.macs,
+        bytes=moved,
+        # each arm binds tensors of its own, and the references are in float64
+        memory_bytes=moved * (len(timed) + 2 * 2),
+    )
+
+
+def _in_one(cfg: Config, names: Sequence[str], kind: str) -> list[tuple[str, ...]]:
+    """The regimes of arms whose experiment has one regime of its own; what a CPU cannot run takes no time."""
+    regimes = cfg.cusnn.regimes or cfg.timing.regimes or (ONE_REGIME[kind],)
+    run = names if kind == "cuda" else {*OURS["cpu"], *BASELINES["cpu"]}
+    return [_timed(name, regimes, kind) if name in run else () for name in names]
 
 
 def _timed(name: str, regimes: Sequence[str], kind: str) -> tuple[str, ...]:
     """The regimes in which an arm of cuSNN can be timed on a device of this kind."""
     if kind == "cuda":
-        return tuple(regimes)
+        return tuple(r for r in regimes if name not in PAPER or r in OURS["cuda"][name])
     return tuple(r for r in regimes if r in _EVERYWHERE or (r == "graph" and name in OURS["cpu"]))
 
 
