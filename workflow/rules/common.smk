@@ -15,6 +15,7 @@ from frugal import config as campaign
 from frugal import script as adapter  # `script` is a word of Snakemake
 from frugal.controls.builds import builds as control_builds
 from frugal.cusnn.builds import builds as cusnn_builds
+from frugal.cusnn.network_offered import measured as measured_networks
 from frugal.data import choose
 from frugal.data import sources as data_sources
 from frugal.errors import FrugalError
@@ -162,6 +163,14 @@ def network_inputs(wildcards, made):
 def cusnn_params(*keys):
     """The keys of the section `cusnn` that a rule depends on, as its parameter."""
     return {key: CUSNN[key] for key in ("preset", *keys)}
+
+
+def network_plans(wildcards):
+    """The measured choices that whole networks run with: on a GPU, where the policy leaves a choice."""
+    if CONFIG.cusnn.policy != "auto" or described(wildcards)["device_kind"] != "cuda":
+        return []
+    cases = measured_networks(CONFIG.preset, NETWORKS, CUSNN["batch_sizes"])
+    return [f"<results>/cusnn/plans/{wildcards.label}/{network}-b{batch}.json" for network, batch in cases]
 
 
 def timing_threads(wildcards):

@@ -55,12 +55,42 @@ rule bench_layer:
         "../scripts/bench_layer.py"
 
 
+rule cusnn_plan:
+    input:
+        device="<results>/device/{label}.json",
+        weights=lambda wildcards: weights_of(wildcards.network),
+        images=lambda wildcards: bin_of(wildcards.network),
+        kernels=kernel_reports,
+    output:
+        "<results>/cusnn/plans/{label}/{network}-b{batch}.json",
+    log:
+        "<logs>/cusnn_plan/{label}/{network}-b{batch}.log",
+    benchmark:
+        "<benchmarks>/cusnn_plan/{label}/{network}-b{batch}.jsonl"
+    wildcard_constraints:
+        batch=r"\d+",
+    conda:
+        "../../envs/kernels.yaml"
+    threads: timing_threads
+    resources:
+        gpu=1,
+    params:
+        cusnn=cusnn_params("deterministic", "variants"),
+        device_key=device_key,
+        source=source_hash("frugal.cusnn.calibrate"),
+    message:
+        "choosing kernels for {wildcards.network}, batch {wildcards.batch}, on {wildcards.label}"
+    script:
+        "../scripts/cusnn_plan.py"
+
+
 rule bench_network:
     input:
         device="<results>/device/{label}.json",
         weights=[weights_of(network) for network in NETWORKS],
         images=[bin_of(network) for network in NETWORKS],
         kernels=kernel_reports,
+        plans=network_plans,
     output:
         f"{RAW}/{{label}}/cusnn/networks/session-{{session}}.parquet",
     log:

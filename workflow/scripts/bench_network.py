@@ -16,6 +16,7 @@ with job(snakemake) as say:
                 "weights": list(snakemake.input.weights),
                 "images": list(snakemake.input.images),
                 "kernels": list(snakemake.input.kernels),
+                "plans": list(snakemake.input.plans),
             },
             regimes=snakemake.params.cusnn["regimes"],
             campaign_id=campaign_id(),
