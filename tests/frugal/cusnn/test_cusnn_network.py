@@ -19,6 +19,7 @@ from frugal.cusnn.network_steps import Conv, steps
 from frugal.cusnn.network_weights import weighted
 from frugal.cusnn.plans import LayerPlan, NetworkPlan
 from frugal.models import UnknownNetwork, WeightsError
+from frugal.timing.verify import poison
 from kernels.sparse import Fused, UnsupportedShape
 
 BOUND = 5e-6  # relative L2, of features and logits: what the project promises
@@ -77,6 +78,16 @@ def test_a_pass_depends_on_its_input_alone():
         for x, logits in zip((first, second, many), alone, strict=True):
             assert torch.equal(network(x), logits)
     assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["densenet121", "resnet50"])
+def test_nothing_is_read_that_the_pass_did_not_write(name: str, fused: bool):
+    x = images(2)
+    program = Network(model(name), fused=fused).bind(x)
+    poison(program.buffers)
+    assert not program.run().isnan().any()
+    assert program.logits.data_ptr() in {buffer.data_ptr() for buffer in program.buffers}
 
 
 def test_nan_stays_with_its_image():

@@ -69,14 +69,19 @@ class Program:
     """One forward pass on tensors that stay where they are.
 
     `run()` reads the input that it was bound to and writes `features` [B, C, H, W] and `logits` [B, classes], which it
-    returns. `choices`: what computes each convolution, by its name. `nbytes`: of all buffers, weights not counted.
+    returns. `choices`: what computes each convolution, by its name. `buffers`: all that a run writes, logits included.
     """
 
     logits: Tensor
     features: Tensor
     choices: Mapping[str, Choice]
-    nbytes: int
+    buffers: tuple[Tensor, ...] = field(repr=False)
     calls: list[Callable[[], object]] = field(repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers; weights are not counted."""
+        return sum(buffer.nbytes for buffer in self.buffers)
 
     @torch.inference_mode()
     def run(self) -> Tensor:
@@ -164,8 +169,7 @@ def bind(
             calls.append(call)
     assert logits is not None
     assert features is not None
-    nbytes = sum(memory.nbytes for memory in buffers.memory.values()) + logits.nbytes
-    return Program(logits, features, dict(choices), nbytes, calls)
+    return Program(logits, features, dict(choices), (*buffers.memory.values(), logits), calls)
 
 
 # ---- buffers ---------------------------------------------------------------------------------------------------------
