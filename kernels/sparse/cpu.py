@@ -63,14 +63,15 @@ def division(
     """Rows of outputs and output channels of a task, and output channels of a run, for an output of height × width.
 
     A run is as long as the vector registers allow (96 or 128 numbers); a task has as many channels as leave `TASKS`
-    tasks a thread, since each task marks its window anew, and where channels are too few, fewer rows.
+    tasks a thread, since each task marks its window anew, and where channels are too few for one task a thread, fewer
+    rows, though then neighbours mark and gather the same again.
     """
     block = (128 if padded > 64 else 64) if k == 1 else 32 * stride
     bands = -(-height // max(1, min(height, POSITIONS // width)))
     parts, group = -(-padded // block), -(-padded // block)
     while group > 1 and images * bands * -(-parts // group) < TASKS * threads:
         group = -(-group // 2)
-    while bands < height // 2 and images * bands * -(-parts // group) < TASKS * threads:
+    while bands < height // 2 and images * bands * -(-parts // group) < threads:
         bands = min(2 * bands, height // 2)
     return -(-height // bands), group * block, block
 

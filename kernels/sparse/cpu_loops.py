@@ -53,8 +53,8 @@ def _add_run(run: int):
     """The intrinsic for runs of `run` sums (a multiple of LANES, so few that they stay in registers)."""
 
     @intrinsic
-    def add_run(typing_context, sums, at, taps, step, window, place, pitch, word):
-        """sums[at + n] += sum over the bits c of word of window[place + c·pitch] · taps[c·step + n], n < run; word ≠ 0.
+    def add_run(typing_context, sums, at, taps, window, place, pitch, word):
+        """sums[at + n] += sum over the bits c of word of window[place + c·pitch] · taps[c·run + n], n < run; word ≠ 0.
 
         In the order of the bits. Numba has no vector type of its own, and keeps an array of sums in memory.
         """
@@ -63,8 +63,8 @@ def _add_run(run: int):
             kinds = signature.args
             sums = _element(context, builder, kinds[0], given[0], given[1])
             taps = _element(context, builder, kinds[2], given[2], _INDEX(0))
-            window = _element(context, builder, kinds[4], given[4], given[5])
-            step, pitch, word = given[3], given[6], given[7]
+            window = _element(context, builder, kinds[3], given[3], given[4])
+            pitch, word = given[5], given[6]
             # not llvm.fma: without such an instruction that would be a call of a library for each number
             multiply_add = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fmuladd.v{LANES}f32"
@@ -80,7 +80,7 @@ def _add_run(run: int):
             value = builder.load(builder.gep(window, [builder.mul(channel, pitch)]))
             value = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, _NUMBER(0))
             value = builder.shuffle_vector(value, value, _FIRST)
-            weights = builder.gep(taps, [builder.mul(channel, step)])
+            weights = builder.gep(taps, [builder.mul(channel, _INDEX(run))])
             more = [
                 builder.call(multiply_add, [value, builder.load(_vector_at(builder, weights, number), align=4), vector])
                 for number, vector in enumerate(partial)
@@ -98,7 +98,7 @@ def _add_run(run: int):
                 builder.store(builder.fadd(builder.load(place, align=4), vector), place, align=4)
             return context.get_dummy_value()
 
-        return types.void(sums, at, taps, step, window, place, pitch, word), generate
+        return types.void(sums, at, taps, window, place, pitch, word), generate
 
     return add_run
 
@@ -124,8 +124,8 @@ def _copy(typing_context, target, at, source, start, count):
 
 @numba.njit(_FLAT(int64), error_model="numpy", cache=True)
 def _aligned(count):
-    """Zeros that begin at a cache line: a vector across two lines costs twice."""
-    room = np.zeros(count + 16, np.float32)
+    """Room that begins at a cache line: a vector across two lines costs twice."""
+    room = np.empty(count + 16, np.float32)
     skipped = (64 - room.ctypes.data % 64) // 4 % 16
     return room[skipped : skipped + count]
 
@@ -135,65 +135,58 @@ def _aligned(count):
 )
 def _mark(x, start, window, into, words, place, count, scale, shift, relu, bit, always):
     """Copy `count` values of a channel from x[start ...] to window[into ...], activated, and mark those not zero."""
+    # slices: an index that may be negative, for all that is known, keeps LLVM from vectors
+    source, target, marks = x[start : start + count], window[into : into + count], words[place : place + count]
     for p in range(count):
-        value = x[start + p] * scale + shift
+        value = source[p] * scale + shift
         if relu and value <= 0:  # so that NaN stays
             value = np.float32(0)
-        window[into + p] = value
-        words[place + p] |= (np.uint64(value != 0) | always) << bit
+        target[p] = value
+        marks[p] |= (np.uint64(value != 0) | always) << bit
 
 
-@numba.njit(void(_WEIGHTS, int64, int64, int64, int64, int64, boolean, _FLAT), **_OPTIONS)
-def _gather(w, c, count, r, first, block, apart, taps):
-    """taps[i, t, n] = w[c + i, r, s, first + n], n < block, in the order in which the runs of sums need the taps s."""
+@numba.njit(void(_WEIGHTS, int64, int64, int64, int64, int64, int64, int64, int64, _FLAT), **_OPTIONS)
+def _gather(w, c, count, r, last, apart, number, first, block, taps):
+    """taps[i, t, n] = w[c + i, r, last - t·apart, first + n] for i < count, t < number, n < block."""
     k, padded = w.shape[1], w.shape[3]
     flat = w.reshape(w.size)
     size = min(block, padded - first)
     for i in range(count):
-        for s in range(k):
-            # outputs rise as taps fall; at stride 2 (`apart`) odd columns feed taps 2 and 0, even ones tap 1
-            t = (1, 2, 0)[s] if apart else k - 1 - s
-            _copy(taps, (i * k + t) * block, flat, (((c + i) * k + r) * k + s) * padded + first, size)
+        for t in range(number):
+            row = ((c + i) * k + r) * k + last - t * apart
+            _copy(taps, (i * number + t) * block, flat, row * padded + first, size)
 
 
-@numba.njit(void(_FLAT, int64, int64, int64, int64, _FLAT, _FLAT, int64, int64, _WORDS, int64, int64), **_OPTIONS)
-def _add_row(sums, at, block, k, stride, taps, window, pitch, place, words, width, wide):
-    """What one row of the window gives to a row of `wide` outputs, that begins at sums[at], through one row of taps."""
-    if k == 1:
-        for b in range(wide):
-            p = place + b * stride
-            if words[p] == 0:
-                continue
-            if block == 128:
-                _add_128(sums, at + b * 128, taps, 128, window, p, pitch, words[p])
+@numba.njit(void(_FLAT, int64, int64, _FLAT, int64, _FLAT, int64, int64, _WORDS, int64, int64), **_OPTIONS)
+def _add_row(sums, at, block, taps, run, window, place, pitch, words, count, apart):
+    """Every `apart`-th of `count` positions, from words[place] on, adds its run at sums[at + m·block], m = 0, 1, 2 …"""
+    for p in range(place, place + count, apart):
+        word = words[p]
+        if word != 0:
+            if run == 96:
+                _add_96(sums, at, taps, window, p, pitch, word)
+            elif run == 128:
+                _add_128(sums, at, taps, window, p, pitch, word)
             else:
-                _add_64(sums, at + b * 64, taps, 64, window, p, pitch, words[p])
-    elif stride == 1:
-        for j in range(width):
-            if words[place + j] != 0:
-                _add_96(sums, at + j * 32, taps, 96, window, place + j, pitch, words[place + j])
-    else:
-        even = taps[128:]
-        for j in range(width):
-            if words[place + j] == 0:
-                continue
-            if j % 2:
-                _add_128(sums, at + (j + 1) // 2 * 64, taps, 192, window, place + j, pitch, words[place + j])
-            else:
-                _add_64(sums, at + (j // 2 + 1) * 64, even, 192, window, place + j, pitch, words[place + j])
+                _add_64(sums, at, taps, window, p, pitch, word)
+        at += block
 
 
 @numba.njit(void(_FLAT, int64, int64, _FLAT, int64, int64, int64, int64, _FLAT, _FLAT, int64, boolean), **_OPTIONS)
 def _finish(sums, at, block, y, start, plane, count, wide, bias, residual, kept, relu):
     """y[start + n·plane + b] = sums[at + b·block + n] + bias[n], then residual and ReLU, for n < count and b < wide."""
     for n in range(count):
-        for b in range(wide):
-            value = sums[at + b * block + n] + bias[n]
-            if len(residual) > 0:
-                value += residual[kept + n * plane + b]
-            if relu and value <= 0:  # so that NaN stays
-                value = np.float32(0)
-            y[start + n * plane + b] = value
+        source, target = sums[at + n :], y[start + n * plane : start + n * plane + wide]
+        if len(residual) > 0:
+            added = residual[kept + n * plane : kept + n * plane + wide]
+            for b in range(wide):  # in one step: the residual may be y itself
+                target[b] = source[b * block] + bias[n] + added[b]
+        else:
+            for b in range(wide):
+                target[b] = source[b * block] + bias[n]
+        if relu:
+            for b in range(wide):
+                target[b] = np.float32(0) if target[b] <= 0 else target[b]  # NaN stays
 
 
 _SIZES, _TASKS, _FLAGS = types.UniTuple(int64, 8), types.UniTuple(int64, 3), types.UniTuple(boolean, 3)
@@ -215,6 +208,7 @@ def conv(x, w, bias, y, residual, scale, shift, sizes, tasks, flags):
     tall, wide = (height - 1) // stride + 1, (width - 1) // stride + 1
     bands, groups = (tall + rows - 1) // rows, (padded + group - 1) // group
     lines = 1 if k == 3 else stride  # of the rows of x, a 1×1 filter reads every `lines`-th
+    phases = stride if k == 3 else 1
     row = (wide + 2 * edge) * block
     always = np.uint64(not skip)
     for task in numba.prange(images * bands * groups):
@@ -229,6 +223,8 @@ def conv(x, w, bias, y, residual, scale, shift, sizes, tasks, flags):
         words = np.empty(read * width, np.uint64)
         taps = _aligned(WORD * k * block)
         sums = _aligned(blocks * high * row)
+        taps[:] = 0  # where a run ends past Npad, nothing is gathered
+        sums[:] = 0
         for c in range(0, channels, WORD):
             some = min(WORD, channels - c)
             words[:] = 0
@@ -240,12 +236,19 @@ def conv(x, w, bias, y, residual, scale, shift, sizes, tasks, flags):
                           length, scale[c + i], shift[c + i], pre_relu, np.uint64(i), always)  # fmt: skip
             for part in range(blocks):
                 for r in range(k):
-                    _gather(w, c, some, r, first + part * block, block, k == 3 and stride == 2, taps)
-                    for a in range(high):
-                        line = (top + a) * stride + r - edge
-                        if 0 <= line < height:
-                            _add_row(sums, (part * high + a) * row, block, k, stride, taps, window, pitch,
-                                     (line - above) // lines * width, words, width, wide)  # fmt: skip
+                    for phase in range(phases):
+                        # neighbouring outputs are fed by falling taps: 2, 1, 0 from each column at stride 1; at stride
+                        # 2 columns 1, 3 … feed two outputs through taps 2 and 0, columns 0, 2 … one through tap 1
+                        number = k if phases == 1 else 2 - phase
+                        column = 1 - phase if phases == 2 else 0
+                        _gather(w, c, some, r, k - 1 - phase, phases, number, first + part * block, block, taps)
+                        for a in range(high):
+                            line = (top + a) * stride + r - edge
+                            if 0 <= line < height:
+                                at = (part * high + a) * row + (phases - 1) * block
+                                place = (line - above) // lines * width + column
+                                _add_row(sums, at, block, taps, number * block, window, place, pitch, words,
+                                         width - column, stride)  # fmt: skip
         for part in range(blocks):
             n = first + part * block
             for a in range(high):

@@ -214,9 +214,10 @@ def test_a_division_covers_the_output_and_gives_each_thread_work(side, padded, k
     assert block == run_length
     assert group % block == 0
     assert 1 <= rows <= side
-    tasks = -(-side // rows) * -(-padded // group)
-    # as many as wanted, or as there can be: a run of channels and two rows (halos are listed twice) are the least
-    assert tasks >= min(cpu.TASKS * threads, max(1, side // 2) * -(-padded // block))
+    parts = -(-padded // group)
+    # no thread has more rows than an even split gives it; below two or three rows most of a window would be halo
+    assert rows <= max(3, -(-side // -(-threads // parts)))
+    assert group == block or parts >= cpu.TASKS * threads or parts * -(-side // rows) >= cpu.TASKS * threads
 
 
 @pytest.mark.parametrize(
