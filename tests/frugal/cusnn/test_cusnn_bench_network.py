@@ -110,6 +110,15 @@ def test_phases_see_images_of_their_own():
     assert len(firsts) == 8
 
 
+@pytest.mark.parametrize(("batch", "seen"), [(1, range(4, 8)), (4, range(4, 8)), (5, range(8))])
+def test_images_that_a_calibration_has_seen_are_not_measured(batch: int, seen: range):
+    numbered = torch.arange(8.0)[:, None, None, None].expand(8, 3, 64, 64).contiguous()
+    made = bench_network.case(subject(images=numbered), batch, chosen_on=4)
+    found = {int(i) for seed in range(50) for i in made.inputs(seed, "timed")["x"][:, 0, 0, 0]}
+    # with one image a batch a phase has a quarter of them
+    assert found <= set(seen) if batch == 1 else found == set(seen)
+
+
 def test_a_batch_that_no_images_fill_is_refused(cases):
     with pytest.raises(FrugalError, match=r"cusnn\.batch_sizes has 8, but there are 4 images"):
         cases(batch_sizes=[8])

@@ -120,17 +120,21 @@ def cases(
             subject = _subject(*files[network], cusnn["preset"], device)
             say(f"{network} ({subject.info.origin}): whole, on {len(subject.images)} images")
         plan = next((found for found in planned if (found.network, found.batch) == (network, batch)), None)
-        yield case(subject, batch), arms(subject, batch, cusnn, built, plan)
+        yield case(subject, batch, chosen_on=plan.images if plan else 0), arms(subject, batch, cusnn, built, plan)
 
 
-def case(subject: Subject, batch: int) -> Case:
-    """A network at one batch size as a timing case. Raises FrugalError where there are fewer images than the batch."""
+def case(subject: Subject, batch: int, *, chosen_on: int = 0) -> Case:
+    """A network at one batch size as a timing case. Raises FrugalError where there are fewer images than the batch.
+
+    chosen_on: how many of the first images a calibration has seen; the others are measured, where they hold a batch.
+    """
     images, info = subject.images, subject.info
     if len(images) < batch:
         raise FrugalError(
             f"cusnn.batch_sizes has {batch}, but there are {len(images)} images, and a batch repeats none: "
             "give more images (data.images) or a smaller batch"
         )
+    images = images[chosen_on:] if len(images) - chosen_on >= batch else images
 
     def inputs(seed: int, phase: str) -> Inputs:
         pool = images_of(phase, len(images), batch)
