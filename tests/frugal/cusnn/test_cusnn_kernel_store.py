@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,6 +95,23 @@ def test_nothing_is_built_or_loaded_while_a_graph_is_captured(builds: list[Path]
     loaded = store.kernel(VARIANT.name)
     capturing = True
     assert store.kernel(VARIANT.name) is loaded
+
+
+def test_a_streams_workspace_is_made_once_and_never_in_a_capture(monkeypatch: pytest.MonkeyPatch):
+    stream = SimpleNamespace(device_index=0, cuda_stream=7)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(kernel_store, "Workspace", lambda device: object())
+    store = KernelStore("9.0", 132)
+    monkeypatch.setattr(kernel_store, "capturing", lambda: True)
+    with pytest.raises(NotReady, match="give a workspace, with which the same call was made once before the capture"):
+        _ = store.workspace
+    monkeypatch.setattr(kernel_store, "capturing", lambda: False)
+    first = store.workspace
+    monkeypatch.setattr(kernel_store, "capturing", lambda: True)
+    assert store.workspace is first
+    monkeypatch.setattr(kernel_store, "capturing", lambda: False)
+    stream.cuda_stream = 8
+    assert store.workspace is not first
 
 
 def test_a_copied_model_shares_its_store():

@@ -15,7 +15,7 @@ from small_network import photographs, small
 from torch import nn
 from torch.nn import functional
 
-from frugal.cusnn import NotDifferentiable, SparseConv2d, UnsupportedInput, conversion, sparsify
+from frugal.cusnn import NotDifferentiable, SparseConv2d, UnsupportedInput, UnsupportedShape, conversion, sparsify
 from frugal.cusnn.calibrate import Calibration
 from frugal.cusnn.plans import PlanError
 from frugal.errors import FrugalError
@@ -222,6 +222,19 @@ def test_other_reasons_to_leave_a_convolution_alone():
         "steps.3": "its weights are not finite: skipping zeros is exact for finite weights only",
         "steps.6": "module = Special: nn.Conv2d itself is allowed",
     }
+
+
+def test_a_shape_that_no_kernel_is_built_for_stays_torchs(monkeypatch):
+    def refuses(shape, **options):
+        if shape.k == 1:
+            raise UnsupportedShape("no kernel is built for it")
+        return plan(shape, **options)
+
+    plan = conversion.default_plan
+    monkeypatch.setattr(conversion, "default_plan", refuses)
+    found = sparsify(small(), IMAGES, policy="always")
+    assert found.report.replaced == tuple(CONVOLUTIONS[:-1])
+    assert found.report.plan.of("steps.18").reason == "no kernel is built for it"
 
 
 def test_a_network_in_channels_last_is_left_alone():

@@ -22,12 +22,12 @@ from frugal.cusnn.fold import folded
 from frugal.cusnn.kernel_store import KernelStore
 from frugal.cusnn.module import SparseConv2d, check_conv, check_norm
 from frugal.cusnn.ops import check_tensor
-from frugal.cusnn.plans import OURS, LayerPlan, NetworkPlan, PlanError, check_policy
+from frugal.cusnn.plans import DENSE, OURS, LayerPlan, NetworkPlan, PlanError, check_policy
 from frugal.cusnn.plans import plan as default_plan
 from frugal.errors import FrugalError
 from frugal.timing.flags import flags
 from frugal.timing.verify import NORM_BOUND
-from kernels.sparse import ConvShape, Workspace
+from kernels.sparse import ConvShape, UnsupportedShape, Workspace
 
 RELU_FUNCTIONS = (functional.relu, functional.relu_, torch.relu, torch.relu_)
 
@@ -252,12 +252,13 @@ def _untimed(
         if known is None or known.shape != shape:
             raise PlanError(f"the plan has nothing for {name} with {shape}: it is another model's, or of other images")
         return known
-    plan = default_plan(shape, device=device, policy=policy)
+    made = {"layer": name, "shape": shape, "sparsity": seen.sparsity}
+    try:
+        plan = default_plan(shape, device=device, policy=policy)
+    except UnsupportedShape as problem:
+        return LayerPlan(**made, backend=DENSE[device.type], reason=str(problem))
     launch = {} if plan.launch is None else {"variant": plan.launch.variant.name, "splits": plan.launch.splits}
-    reason = f"policy {policy}"
-    return LayerPlan(
-        layer=name, shape=shape, backend=plan.backend, sparsity=seen.sparsity, reason=reason, **launch
-    )  # fmt: skip
+    return LayerPlan(**made, **launch, backend=plan.backend, reason=f"policy {policy}")
 
 
 def _replaced(

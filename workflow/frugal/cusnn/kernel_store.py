@@ -19,7 +19,7 @@ import torch
 from frugal.errors import FrugalError
 from kernels import launch
 from kernels.build import BuildError, build, read_report, tools
-from kernels.sparse import Variant, Workspace
+from kernels.sparse import Variant, Workspace, parse
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def build_variant(variant: str | Variant, capability: str | None = None, folder:
     `<variant>.sm_90.cubin`, `.ptx` and `.json` go; None: the user's cache folder, under a key of source and tools.
     Needs no GPU. Raises ValueError for a name of no variant, BuildError for what cannot be built.
     """
-    variant = Variant.parse(variant) if isinstance(variant, str) else variant
+    variant = parse(variant) if isinstance(variant, str) else variant
     capability = capability or _capability(_current_device())
     source = variant.source(capability)
     folder = Path(folder) if folder is not None else cache_folder() / _key(source.sha256)
@@ -87,17 +87,22 @@ class KernelStore:
 
     @property
     def workspace(self) -> Workspace:
-        """The workspace of torch's current stream, made on first use."""
+        """The workspace of torch's current stream, made on first use. Raises NotReady while a graph is captured."""
         stream = torch.cuda.current_stream()
         key = (stream.device_index, stream.cuda_stream)
         if key not in self._workspaces:
+            if capturing():
+                raise NotReady(
+                    "this stream has no workspace yet, and a CUDA graph is being captured on it: give a workspace, "
+                    "with which the same call was made once before the capture"
+                )
             self._workspaces[key] = Workspace(torch.device("cuda", stream.device_index))
         return self._workspaces[key]
 
     def _prefix(self, variant: str) -> Path:
         if self.folder is not None:
             given = self.folder / file_name(variant, self.capability)
-            if _is_built(given, Variant.parse(variant).source(self.capability).sha256):
+            if _is_built(given, parse(variant).source(self.capability).sha256):
                 return given
         return build_variant(variant, self.capability)
 

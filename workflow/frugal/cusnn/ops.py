@@ -93,8 +93,8 @@ def bind(
     if launch is None:
         raise UnsupportedShape("the plan was made for a CPU, x is on a GPU: plan with device=x.device.")
     kernels = kernels or store_of(x.device)
-    workspace = workspace or kernels.workspace
     kernel = kernels.kernel(launch.variant.name)
+    workspace = workspace or kernels.workspace
     _check_room(workspace, launch.slot_floats, launch.tickets)
 
     def launched(x: Tensor, **more: object) -> Callable[[], object]:

@@ -178,7 +178,7 @@ class LayerPlan:
         """The plan that was decided for."""
         if self.variant is None or self.splits is None:
             return Plan(self.shape, self.backend)
-        return Plan(self.shape, self.backend, cut(sparse.Variant.parse(self.variant), self.shape, self.splits))
+        return Plan(self.shape, self.backend, cut(sparse.parse(self.variant), self.shape, self.splits))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,12 +259,10 @@ def kernel_hash(kernels, variant: str) -> str:
     return source_hash("kernels.sparse.cpu") if variant == CPU_TWIN else kernels.kernel(variant).report.cubin_sha256
 
 
-def _planned(
-    shape: ConvShape, sms: int, skip: bool, variants: Sequence[sparse.Variant], **rung: str
-) -> sparse.Plan | None:
+def _planned(shape: ConvShape, sms: int, skip: bool, variants: Sequence[sparse.Variant]) -> sparse.Plan | None:
     """The launch of these kernels that the measured table or the model prefers; None where no kernel fits."""
     try:
-        return sparse.plan(shape, sms, skip=skip, variants=variants, **rung)
+        return sparse.plan(shape, sms, skip=skip, variants=variants)
     except UnsupportedShape:
         return None
 
@@ -273,7 +271,7 @@ def _variants(device: torch.device, deterministic: bool, more: Sequence[str] = (
     """The kernels that this GPU can run; those that add up in no fixed order only where that is allowed."""
     without = set() if torch.cuda.get_device_capability(device) >= (9, 0) else {"cluster"}
     without |= {"atomic"} if deterministic else set()
-    given = [*sparse.variants(), *map(sparse.Variant.parse, more)]
+    given = [*sparse.variants(), *map(sparse.parse, more)]
     return [variant for variant in dict.fromkeys(given) if getattr(variant, "reduce", None) not in without]
 
 

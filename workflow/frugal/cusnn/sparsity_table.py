@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
+import pandas as pd
 from torch import Tensor, nn
 
 from frugal.cusnn.sparsity import measure
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from frugal.cusnn.network import Network
 
 
-def measure_sparsity(model: nn.Module | Network, images: Tensor) -> pa.Table:
+def measure_sparsity(model: nn.Module | Network, images: Tensor) -> pd.DataFrame:
     """One row for each convolution: its name, index and sizes, the zeros in its input over the images, how they lie.
 
     model: in evaluation mode, or a `frugal.cusnn.Network`; images: [B, 3, H, W] float32, prepared as its weights want.
@@ -26,4 +26,4 @@ def measure_sparsity(model: nn.Module | Network, images: Tensor) -> pa.Table:
         row = asdict(found)
         groups = {f"zero_groups_{size}": share for size, share in row.pop("zero_groups").items()}
         rows.append(row.pop("layer") | row | groups)
-    return pa.Table.from_pylist(rows)
+    return pd.DataFrame(rows)
