@@ -34,7 +34,7 @@ def test_a_geometric_mean_is_formed_in_each_session_and_its_interval_is_over_ses
 
 @pytest.mark.parametrize(
     ("reduce", "expected"),
-    [("mean_of_ratios_paper", np.mean), ("median", np.median), ("min", np.min), ("max", np.max)],
+    [("mean_of_ratios_paper", np.mean), ("mean_abs", np.mean), ("median", np.median), ("min", np.min), ("max", np.max)],
 )
 def test_other_reductions_of_ratios(reduce, expected):
     found = judged(claim(measure={"reduce": reduce}), campaign(THREE))

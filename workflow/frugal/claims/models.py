@@ -99,7 +99,7 @@ class Reduction(Part):
     """How one number comes from the selected rows of one session."""
 
     reduce: Reduce
-    """only, geomean, ratio_of_sums, mean_of_ratios_paper, median, min, max, count, share, spearman or all."""
+    """only, geomean, ratio_of_sums, mean_of_ratios_paper, mean_abs, median, min, max, count, share, spearman or all."""
 
     weight: str | None = None
     """Column with the weight of a row in a mean or sum; a row where it is null weighs 1."""

@@ -127,6 +127,8 @@ def session_value(reduction: Reduction, rows: Rows, session: object) -> float:
             assert rows.base is not None
             assert rows.own is not None
             return float(np.dot(weight, rows.base[session]) / np.dot(weight, rows.own[session]))
+        case "mean_abs":
+            return float(np.abs(x).mean())
         case "median":
             return float(np.median(x))
         case "min":

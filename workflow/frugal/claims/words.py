@@ -8,7 +8,7 @@ Origin = Literal["paper", "artifact", "ours"]
 TableName = Literal["comparisons", "measurements"]
 Reduce = Literal[
     "only", "geomean", "ratio_of_sums", "mean_of_ratios_paper", "median", "min", "max", "count", "share", "spearman",
-    "all",
+    "all", "mean_abs",
 ]  # fmt: skip
 Comparator = Literal["at_least", "at_most", "within", "equals", "trend"]
 Operator = Literal["lt", "le", "gt", "ge", "eq"]
