@@ -66,6 +66,8 @@ class KernelSource:
     """Fewest threads that a launch may have, where the kernel asks how many there are; None: always `threads`."""
     max_registers: int | None = None
     """Upper limit of registers a thread; None leaves it to the block size."""
+    dynamic_shared_bytes: int = 0
+    """Shared memory a block gets at its launch, beyond what the source declares by size."""
     fastmath: bool = False
     """Numba's fastmath: assumes no NaN and flushes denormals. Multiply-adds contract without it."""
 
@@ -136,6 +138,8 @@ class BuildReport:
     spill_load_bytes: int | None
     shared_bytes: int
     """Static shared memory a block; from capability 9.0 on with the 1024 bytes that the system keeps there."""
+    dynamic_shared_bytes: int
+    """Shared memory a block gets at its launch, on top of the static."""
     constant_bytes: int
     """Constant memory, the parameter block included."""
     instructions: int
@@ -178,6 +182,7 @@ def build(source: KernelSource, capability: str, prefix: str | Path) -> BuildRep
         spill_store_bytes=spill_stores,
         spill_load_bytes=spill_loads,
         shared_bytes=resources.shared_bytes,
+        dynamic_shared_bytes=source.dynamic_shared_bytes,
         constant_bytes=resources.constant_bytes,
         instructions=resources.instructions,
         ffma=resources.ffma if major < 10 else None,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import math
 import operator
 import struct
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Kernel", "Launch", "LaunchError", "load", "simulate", "torch_context"]
 
 GRID_LIMITS = (2**31 - 1, 65535, 65535)  # CUDA programming guide, table of technical specifications, all capabilities
+PORTABLE_CLUSTER = 8  # blocks; more only where the function allows it
 MAX_ELEMENTS = 2**31  # the kernels index with 32 unsigned bits, and add to an index before they compare it
 SCALAR_FORMATS = {  # a number in the low half of a word
     "f32": "<f4x",
@@ -108,20 +110,39 @@ class Kernel:
                 f"kernel {report.variant}: the driver gives it {registers} registers, its report {report.registers}: "
                 "delete the report and run again."
             )
+        if report.dynamic_shared_bytes:
+            self._set("CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES", report.dynamic_shared_bytes)
 
     def blocks_per_sm(self) -> int:
         """How many blocks of this kernel one multiprocessor can hold at a time."""
-        (blocks,) = self._call("cuOccupancyMaxActiveBlocksPerMultiprocessor", self._function, self.report.threads, 0)
+        (blocks,) = self._call(
+            "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+            self._function,
+            self.report.threads,
+            self.report.dynamic_shared_bytes,
+        )
         return blocks
 
-    def bind(self, grid: int | Sequence[int], block: int | Sequence[int], args: Sequence[Any]) -> Launch:
+    def bind(
+        self,
+        grid: int | Sequence[int],
+        block: int | Sequence[int],
+        args: Sequence[Any],
+        *,
+        cluster: int | Sequence[int] = 1,
+        overlap: bool = False,
+    ) -> Launch:
         """A launch with these arguments: contiguous tensors on the kernel's device (passed flat) and numbers, in order.
 
         grid: blocks in x, y, z. block: threads, as many as the kernel was built for. The tensors are kept
         alive by the launch; it works on their memory, so changing their values changes what the next launch reads.
+        cluster: blocks of a thread-block cluster in x, y, z, of which the grid is a multiple (capability 9.0 and up).
+        overlap: the launch may begin before the one ahead of it on the stream has ended (programmatic dependent
+        launch); for a kernel that itself waits before it reads what that one writes.
         Raises LaunchError, naming the argument, for a wrong kind, dtype, device, layout or size.
         """
         shape = (*self._grid(grid), *self._block(block))
+        attributes = self._attributes(shape[:3], _three(cluster), overlap)
         parameters = self.report.parameters
         if len(args) != len(parameters):
             names = ", ".join(name for name, _ in parameters)
@@ -130,7 +151,7 @@ class Kernel:
             self._array(name, kind, value) if kind.endswith("*") else self._scalar(name, kind, value)
             for (name, kind), value in zip(parameters, args, strict=True)
         )
-        return Launch(self, shape, words, tuple(args))
+        return Launch(self, shape, words, tuple(args), attributes)
 
     @property
     def _name(self) -> str:
@@ -163,6 +184,30 @@ class Kernel:
             allowed = f"{most}" if fewest == most else f"{fewest} to {most}"
             raise LaunchError(f"{self._name}: block {sizes}, but it was built for {allowed} threads in x; pass those.")
         return sizes
+
+    def _attributes(self, grid: tuple[int, ...], cluster: tuple[int, int, int], overlap: bool) -> list:
+        """The driver's attributes of a launch that has clusters or may overlap."""
+        driver, attributes = self.context.driver, []
+        blocks = math.prod(cluster)
+        if blocks > 1:
+            if any(size % part for size, part in zip(grid, cluster, strict=True)):
+                raise LaunchError(f"{self._name}: grid {grid} is no multiple of the cluster {cluster}; pad the grid.")
+            if blocks > PORTABLE_CLUSTER:
+                self._set("CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED", 1)
+            attribute = driver.CUlaunchAttribute()
+            attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+            attribute.value.clusterDim.x, attribute.value.clusterDim.y, attribute.value.clusterDim.z = cluster
+            attributes.append(attribute)
+        if overlap:
+            attribute = driver.CUlaunchAttribute()
+            attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            attributes.append(attribute)
+        return attributes
+
+    def _set(self, attribute: str, value: int) -> None:
+        names = self.context.driver.CUfunction_attribute
+        self._call("cuFuncSetAttribute", self._function, getattr(names, attribute), value)
 
     def _array(self, name: str, kind: str, value: Any) -> bytes:
         """The 7 words of a flat array in Numba's ABI."""
@@ -223,9 +268,21 @@ class Kernel:
 class Launch:
     """A kernel with its grid and arguments. Calling it enqueues the kernel and returns at once."""
 
-    __slots__ = ("_address", "_block", "_cu_launch_kernel", "_current_stream", "_kernel", "_pointers", "args")
+    __slots__ = (
+        "_address",
+        "_attributes",
+        "_block",
+        "_config",
+        "_cu_launch_kernel",
+        "_current_stream",
+        "_kernel",
+        "_pointers",
+        "args",
+    )
 
-    def __init__(self, kernel: Kernel, shape: tuple[int, ...], words: bytes, args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, kernel: Kernel, shape: tuple[int, ...], words: bytes, args: tuple[Any, ...], attributes: list
+    ) -> None:
         count = len(parameter_sizes(kernel.report.parameters))
         self.args = args  # keeps the tensors alive
         self._kernel = kernel
@@ -234,17 +291,29 @@ class Launch:
         start = ctypes.addressof(self._block)
         self._pointers = (ctypes.c_void_p * count)(*(start + 8 * slot for slot in range(count)))
         self._address = ctypes.addressof(self._pointers)
-        dynamic_shared_bytes = 0
-        self._cu_launch_kernel = functools.partial(
-            kernel.context.driver.cuLaunchKernel, kernel._function, *shape, dynamic_shared_bytes
-        )
         self._current_stream = kernel.context.stream
+        driver, shared = kernel.context.driver, kernel.report.dynamic_shared_bytes
+        self._attributes = attributes
+        self._config = None
+        if not attributes:
+            self._cu_launch_kernel = functools.partial(driver.cuLaunchKernel, kernel._function, *shape, shared)
+            return
+        config = self._config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = shape[:3]
+        config.blockDimX, config.blockDimY, config.blockDimZ = shape[3:]
+        config.sharedMemBytes = shared
+        config.attrs, config.numAttrs = attributes, len(attributes)
+        self._cu_launch_kernel = functools.partial(driver.cuLaunchKernelEx, config, kernel._function)
 
     def __call__(self, stream: int | None = None) -> None:
         """Enqueues on a stream (torch's `stream.cuda_stream`), by default torch's current one. Raises LaunchError."""
         if stream is None:
             stream = self._current_stream()
-        status = self._cu_launch_kernel(stream, self._address, 0)[0]
+        if self._config is None:
+            status = self._cu_launch_kernel(stream, self._address, 0)[0]
+        else:
+            self._config.hStream = stream
+            status = self._cu_launch_kernel(self._address, 0)[0]
         if status:
             self._kernel._fail("cuLaunchKernel", status)
 

@@ -105,7 +105,7 @@ def _serve(connection: Connection) -> None:
         except EOFError:
             return
         try:
-            cuda.jit(source.function())[grid, block](*values)
+            cuda.jit(source.function())[grid, block, 0, source.dynamic_shared_bytes](*values)
             connection.send((values, None))
         except Exception:  # whatever the kernel did wrong is the parent's to report
             connection.send((None, traceback.format_exc()))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kernels.sparse.fused import Fused
 from kernels.sparse.shape import UnsupportedShape
+from kernels.sparse.v6_fused import BIAS, POST_RELU, PRE_AFFINE, PRE_RELU, RESIDUAL
 
 if TYPE_CHECKING:
     import torch
@@ -44,13 +46,21 @@ class Workspace:
 
 
 def arguments(
-    plan: Plan, x: torch.Tensor, w_packed: torch.Tensor, y: torch.Tensor, workspace: Workspace
+    plan: Plan,
+    x: torch.Tensor,
+    w_packed: torch.Tensor,
+    y: torch.Tensor,
+    workspace: Workspace,
+    bias: torch.Tensor | None = None,
+    fused: Fused | None = None,
 ) -> list[torch.Tensor | int]:
     """What `kernels.launch.Kernel.bind(plan.grid, plan.block, ...)` takes, in the kernel's order.
 
-    x: [B, C, H, W] float32, w_packed: [C, k, k, Npad] float32 from `pack_weights`, y: [B, N, H_out, W_out] float32.
-    x and y may be channel slices of larger tensors: any batch stride, each image dense. Raises UnsupportedShape.
+    x: [B, C, H, W] float32, w_packed: [C, k, k, Npad] float32 from `pack_weights`, y: [B, N, H_out, W_out] float32,
+    bias: [N] float32 or None. x, y and a residual may be channel slices of larger tensors: any batch stride, each image
+    dense. Raises UnsupportedShape, also for a kernel that cannot fuse what is asked.
     """
+    fused = fused or Fused()
     shape = plan.shape
     padded = -(-shape.N // 32) * 32
     _check("x", x, (shape.B, shape.C, shape.H, shape.W))
@@ -60,6 +70,21 @@ def arguments(
         raise UnsupportedShape("the batch spans 2^31 elements or more: the kernels index fewer; split the batch.")
     slots, tickets = workspace.reserve(plan.slot_floats, plan.tickets)
     tiles_w = -(-shape.W_out // plan.variant.tw)
+    flags = _flags(bias, fused)
+    if flags and "flags" not in dict(plan.variant.parameters):
+        raise UnsupportedShape(f"kernel {plan.variant.name} fuses nothing: plan with a v6_fused or pointwise kernel.")
+    nothing = _flat(y)  # stands in for what the flags leave unread
+    if bias is not None:
+        _check_vector("bias", bias, shape.N)
+    if fused.pre_scale is not None:
+        _check_vector("pre_scale", fused.pre_scale, shape.C)
+        _check_vector("pre_shift", fused.pre_shift, shape.C)
+    if fused.residual is not None:
+        _check("residual", fused.residual, (shape.B, shape.N, shape.H_out, shape.W_out))
+        if shape.B * fused.residual.stride(0) >= 2**31:
+            raise UnsupportedShape(
+                "the residual spans 2^31 elements or more: the kernels index fewer; split the batch."
+            )
     values = {
         "x": _flat(x),
         "w": w_packed.detach().reshape(-1),
@@ -74,11 +99,40 @@ def arguments(
         "Np": padded,
         "tiles_w": tiles_w,
         "tiles": tiles_w * -(-shape.H_out // plan.variant.th),
+        "tiles_h": -(-shape.H_out // plan.variant.th),
         "splits": plan.splits,
+        "steps": plan.channels_per_warp,
+        "share": -(-plan.variant.th * plan.variant.tw // plan.splits),
         "x_batch": x.stride(0),
         "y_batch": y.stride(0),
+        "bias": nothing if bias is None else bias.detach(),
+        "residual": nothing if fused.residual is None else _flat(fused.residual),
+        "scale": nothing if fused.pre_scale is None else fused.pre_scale.detach(),
+        "shift": nothing if fused.pre_shift is None else fused.pre_shift.detach(),
+        "r_batch": 0 if fused.residual is None else fused.residual.stride(0),
+        "flags": flags,
     }
     return [values[name] for name, _ in plan.variant.parameters]
+
+
+def _flags(bias: torch.Tensor | None, fused: Fused) -> int:
+    """The launch's choices, as the kernels read them."""
+    return (
+        (BIAS if bias is not None else 0)
+        | (RESIDUAL if fused.residual is not None else 0)
+        | (POST_RELU if fused.post_relu else 0)
+        | (PRE_AFFINE if fused.pre_scale is not None else 0)
+        | (PRE_RELU if fused.pre_relu else 0)
+    )
+
+
+def _check_vector(name: str, tensor: torch.Tensor, length: int) -> None:
+    import torch
+
+    if tuple(tensor.shape) != (length,) or tensor.dtype != torch.float32 or not tensor.is_contiguous():
+        raise UnsupportedShape(
+            f"{name} is {tensor.dtype} {tuple(tensor.shape)}: contiguous float32 [{length}] is needed for this plan."
+        )
 
 
 def _check(name: str, tensor: torch.Tensor, wanted: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -56,6 +57,10 @@ class Plan:
     """Floats of workspace for the splits' partial sums; 0 without splits."""
     tickets: int
     """Counters of workspace, zero before the first launch; they wrap to zero by themselves."""
+    cluster: tuple[int, int, int] = (1, 1, 1)
+    """Blocks of a thread-block cluster in x, y, z."""
+    overlap: bool = False
+    """Whether the launch may begin before the one ahead of it has ended."""
 
 
 def plan(
@@ -129,8 +134,10 @@ def _splits(variant: Variant, shape: ConvShape) -> Iterator[int]:
 def cut(variant: Variant, shape: ConvShape, splits: int) -> Plan:
     """The plan of a kernel with so many splits: what `plan` chooses among, and what a tuner times."""
     grid = RUNGS[variant.rung].grid(variant, shape, splits)
-    groups = grid[0] * grid[1] if splits > 1 else 0
-    share = splits * variant.warps if variant.rung == "v3_ballot" else 1
+    clustered = variant.reduce == "cluster" and splits > 1
+    groups = math.prod(grid) // splits if splits > 1 and not clustered else 0
+    share = splits * variant.warps if variant.rung in ("v3_ballot", "v6_fused") else 1
+    slots = 1 if variant.reduce == "atomic" else splits
     return Plan(
         variant=variant,
         shape=shape,
@@ -138,8 +145,10 @@ def cut(variant: Variant, shape: ConvShape, splits: int) -> Plan:
         block=variant.threads,
         splits=splits,
         channels_per_warp=-(-shape.C // share),
-        slot_floats=groups * splits * 32 * variant.outputs_per_lane * variant.th * variant.tw,
+        slot_floats=groups * slots * 32 * variant.outputs_per_lane * variant.th * variant.tw,
         tickets=groups,
+        cluster=(1, 1, splits) if clustered else (1, 1, 1),
+        overlap=variant.rung == "v6_fused" and variant.reduce == "cluster",
     )
 
 

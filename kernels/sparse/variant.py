@@ -10,14 +10,20 @@ import re
 from dataclasses import dataclass
 
 from kernels.build import KernelSource
-from kernels.sparse import v1_naive, v2_dense, v3_ballot
+from kernels.sparse import v1_naive, v2_dense, v3_ballot, v6_fused
 
-RUNGS = {"v1_naive": v1_naive, "v2_dense": v2_dense, "v3_ballot": v3_ballot}
-FETCHES = ("direct", "branch", "row")
+RUNGS = {"v1_naive": v1_naive, "v2_dense": v2_dense, "v3_ballot": v3_ballot, "v6_fused": v6_fused}
+FETCHES = {
+    "v1_naive": ("direct",),
+    "v2_dense": ("direct",),
+    "v3_ballot": ("branch", "row"),
+    "v6_fused": ("row",),
+}
+REDUCES = {"v3_ballot": ("ticket",), "v6_fused": ("cluster", "ticket", "atomic")}
 
 _NAME = re.compile(
     r"(?P<rung>v\d_[a-z]+)_k(?P<k>\d)s(?P<stride>\d)_t(?P<th>\d+)x(?P<tw>\d+)_o(?P<outputs_per_lane>\d+)_w(?P<warps>\d+)"
-    r"_(?P<skip>skip|dense)_(?P<fetch>[a-z]+)(_m(?P<min_taps>\d+))?"
+    r"_(?P<skip>skip|dense)_(?P<fetch>[a-z]+)(_m(?P<min_taps>\d+))?(_(?P<reduce>cluster|ticket|atomic))?(?P<prologue>_pre)?"
 )
 
 
@@ -26,7 +32,7 @@ class Variant:
     """One compiled kernel. Raises ValueError, naming the field, for a value that no kernel can be generated for."""
 
     rung: str
-    """Step of the ladder: v1_naive, v2_dense or v3_ballot."""
+    """Step of the ladder whose generator writes it: v1_naive, v2_dense, v3_ballot or v6_fused."""
     k: int = 3
     """Filter size; the padding is k // 2."""
     stride: int = 1
@@ -47,13 +53,24 @@ class Variant:
     """Multiply-adds of a position from which on it is tested: below 4 the test costs more than it saves (testing all
     positions was up to 7 % slower); 7 was up to 14 % faster than 4 with fetch=branch and was not timed with row."""
 
+    reduce: str = "ticket"
+    """How blocks that share a tile add up: `cluster` reads the others' shared memory (capability 9.0 and up), `ticket`
+    lets the last block read slots of global memory, `atomic` adds to global memory in no fixed order."""
+
+    prologue: bool = False
+    """Whether the input may be scaled, shifted and rectified on its way in (v6_fused)."""
+
     def __post_init__(self) -> None:
-        fetches = FETCHES[1:] if self.rung == "v3_ballot" else FETCHES[:1]
-        for field, allowed in (("rung", tuple(RUNGS)), ("k", (1, 3)), ("stride", (1, 2)), ("fetch", fetches)):
+        self._check("rung", self.rung in RUNGS, f"one of {', '.join(RUNGS)}")
+        fetches, reduces = FETCHES[self.rung], REDUCES.get(self.rung, ("ticket",))
+        for field, allowed in (("k", (1, 3)), ("stride", (1, 2)), ("fetch", fetches), ("reduce", reduces)):
             self._check(field, getattr(self, field) in allowed, f"one of {', '.join(map(str, allowed))}")
         for field, most in (("th", 16), ("tw", 16), ("outputs_per_lane", 8), ("warps", 32), ("min_taps", 99)):
             self._check(field, 1 <= getattr(self, field) <= most, f"an integer from 1 to {most}")
-        self._check("skip", not self.skip or self.rung == "v3_ballot", "False for a rung that tests nothing")
+        self._check("skip", not self.skip or self.rung in REDUCES, "False for a rung that tests nothing")
+        self._check("prologue", not self.prologue or self.rung == "v6_fused", "False for a rung that fuses nothing")
+        if self.rung == "v6_fused":
+            self._check("outputs_per_lane", self.outputs_per_lane in (1, 2, 4), "1, 2 or 4")
         self._check("min_taps", self.skip or self.min_taps == 4, "4 for a kernel that tests nothing")
         if self.rung == "v1_naive":
             for field in ("th", "tw", "outputs_per_lane"):
@@ -79,6 +96,7 @@ class Variant:
         return (
             f"{self.rung}_k{self.k}s{self.stride}_t{self.th}x{self.tw}_o{self.outputs_per_lane}_w{self.warps}"
             f"_{'skip' if self.skip else 'dense'}_{self.fetch}{f'_m{self.min_taps}' if self.skip else ''}"
+            f"{f'_{self.reduce}' if self.rung == 'v6_fused' else ''}{'_pre' if self.prologue else ''}"
         )
 
     @classmethod
@@ -90,7 +108,7 @@ class Variant:
                 f"{name!r} is no variant of the sparse kernels: a name looks like {cls('v3_ballot').name}."
             )
         fields = {key: int(value) if value.isdigit() else value for key, value in match.groupdict().items() if value}
-        return cls(**{**fields, "skip": fields["skip"] == "skip"})
+        return cls(**{**fields, "skip": fields["skip"] == "skip", "prologue": "prologue" in fields})
 
     @property
     def parameters(self) -> tuple[tuple[str, str], ...]:
@@ -107,14 +125,24 @@ class Variant:
 
         capability: what it will be built for, such as "9.0"; it decides the register limit alone. None sets no limit.
         """
+        common = {
+            "family": "sparse",
+            "variant": self.name,
+            "entry": self.rung,
+            "parameters": self.parameters,
+            "threads": self.threads,
+        }
+        if self.rung == "v6_fused":
+            return KernelSource(
+                python_source=v6_fused.source(self, capability),
+                max_registers=v3_ballot.max_registers(self, capability),
+                dynamic_shared_bytes=4 * v6_fused.shared_floats(self, capability),
+                **common,
+            )
         return KernelSource(
-            family="sparse",
-            variant=self.name,
-            entry=self.rung,
             python_source=RUNGS[self.rung].source(self),
-            parameters=self.parameters,
-            threads=self.threads,
             max_registers=v3_ballot.max_registers(self, capability) if self.rung == "v3_ballot" else None,
+            **common,
         )
 
 

@@ -149,6 +149,7 @@ def test_every_field_of_a_source_changes_its_hash(echo):
         "threads": 64,
         "min_threads": 16,
         "max_registers": 64,
+        "dynamic_shared_bytes": 4096,
         "fastmath": True,
     }
     assert set(changed) == {field.name for field in dataclasses.fields(echo)}
