@@ -313,20 +313,57 @@ def test_no_value_ends_in_a_traceback(path, value):
 # ---- what a configuration asks for -----------------------------------------------------------------------------------
 
 
-def test_expansion_multiplies_networks_and_batches():
-    cfg = config.load({"cusnn": {"networks": ["resnet50", "densenet169"], "batch_sizes": [1, 8], "layers": "all"}})
+def test_expansion_multiplies_experiments_networks_and_batches():
+    asked = {"networks": ["resnet50", "densenet169"], "batch_sizes": [1, 8], "layers": "all"}
+    cfg = config.load({"cusnn": asked | {"experiments": ["sparsity", "layers", "networks", "break_even"]}})
     cases = config.expand(cfg)
     assert [(case.network, case.experiment, case.batch) for case in cases] == [
         ("resnet50", "sparsity", 1),
         ("resnet50", "layers", 1),
         ("resnet50", "layers", 8),
+        ("resnet50", "networks", 1),
+        ("resnet50", "networks", 8),
         ("densenet169", "sparsity", 1),
         ("densenet169", "layers", 1),
         ("densenet169", "layers", 8),
+        ("densenet169", "networks", 1),
+        ("densenet169", "networks", 8),
+        (None, "break_even", 1),
+        (None, "break_even", 8),
     ]
     assert {case.layer_selection for case in cases if case.experiment == "layers"} == {"all"}
     assert {case.baselines for case in cases if case.experiment == "layers"} == {tuple(cfg.cusnn.baselines)}
     assert len(set(cases)) == len(cases)
+
+
+@pytest.mark.parametrize(
+    ("preset", "batches", "shares"), [("smoke", [1, 2], 3), ("quick", [1, 8], 5), ("sweep", [1, 8], 9)]
+)
+def test_a_null_of_cusnn_stands_for_the_presets_numbers(preset, batches, shares):
+    cfg = config.load({"preset": preset})
+    assert config.batch_sizes(cfg) == batches
+    assert len(config.sparsities(cfg)) == shares
+    section = config.cusnn(cfg)
+    assert (section["preset"], section["batch_sizes"]) == (preset, batches)
+    assert section["sparsities"] == config.sparsities(cfg) == sorted(section["sparsities"])
+    assert set(section) == {"preset", *type(cfg.cusnn).model_fields}
+
+
+def test_what_is_given_stands():
+    cfg = config.load({"cusnn": {"batch_sizes": [4], "sparsities": [0.9, 0.1]}})
+    section = config.cusnn(cfg)
+    assert (section["batch_sizes"], section["sparsities"]) == ([4], [0.1, 0.9])
+
+
+def test_only_the_ladder_needs_no_network():
+    two = {"networks": ["resnet50", "densenet169"]}
+    assert config.networks(config.load({"cusnn": two})) == ["densenet169", "resnet50"]
+    assert config.networks(config.load({"cusnn": two | {"experiments": ["ladder", "break_even"]}})) == [
+        "densenet169",
+        "resnet50",
+    ]
+    assert config.networks(config.load({"cusnn": two | {"experiments": ["ladder"]}})) == []
+    assert config.networks(config.load({"systems": ["method"], "cusnn": two})) == []
 
 
 @pytest.mark.parametrize(

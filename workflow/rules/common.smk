@@ -203,6 +203,17 @@ def raw_files():
     return files
 
 
+def cusnn_tables():
+    """What cuSNN writes beside its figures: the layers' times as CSV, and the break-even table."""
+    asked, tables = CONFIG.cusnn.experiments, []
+    if "layers" in asked and 3 in CONFIG.cusnn.kernel_sizes:
+        batches = CUSNN["batch_sizes"]
+        tables += expand("<results>/cusnn/layers_{network}_b{batch}.csv", network=NETWORKS, batch=batches)
+    if "break_even" in asked:
+        tables.append("<results>/cusnn/break_even.csv")
+    return tables
+
+
 def recorded_files():
     """The tables of the recorded campaigns that the configuration names and this copy of the project holds."""
     return sorted(str(path) for folder in RECORDED for path in folder.glob("*.parquet"))

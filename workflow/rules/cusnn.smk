@@ -109,8 +109,51 @@ rule bench_network:
         timing=CONFIG.timing.model_dump(include=SESSION_KEYS),
         cusnn=cusnn_params("batch_sizes", "ours", "baselines", "regimes", "deterministic", "policy"),
         device_key=device_key,
-        source=lambda wildcards: source_hash("frugal.cusnn.bench_network", "frugal.jobs"),
+        source=source_hash("frugal.cusnn.bench_network", "frugal.jobs"),
     message:
         "timing whole networks on {wildcards.label}, session {wildcards.session}"
     script:
         "../scripts/bench_network.py"
+
+
+rule cusnn_export:
+    input:
+        device=f"<results>/device/{LABELS[0]}.json",
+        runs="<results>/runs.parquet",
+        measurements="<results>/measurements.parquet",
+    output:
+        multiext("<results>/cusnn/layers_{network}_b{batch}", ".csv", ".json"),
+    log:
+        "<logs>/cusnn_export/{network}_b{batch}.log",
+    benchmark:
+        "<benchmarks>/cusnn_export/{network}_b{batch}.jsonl"
+    wildcard_constraints:
+        batch=r"\d+",
+    conda:
+        "../../envs/core.yaml"
+    params:
+        source=source_hash("frugal.cusnn.export"),
+    message:
+        "writing the times of {wildcards.network}'s layers at batch {wildcards.batch} as CSV"
+    script:
+        "../scripts/cusnn_export.py"
+
+
+rule cusnn_break_even:
+    input:
+        runs="<results>/runs.parquet",
+        measurements="<results>/measurements.parquet",
+    output:
+        "<results>/cusnn/break_even.csv",
+    log:
+        "<logs>/cusnn_break_even.log",
+    benchmark:
+        "<benchmarks>/cusnn_break_even.jsonl"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        source=source_hash("frugal.cusnn.break_even_table"),
+    message:
+        "finding the zeros from which on skipping pays"
+    script:
+        "../scripts/cusnn_break_even.py"

@@ -11,7 +11,7 @@ from frugal import config
 from frugal.cusnn import choices, shapes
 from frugal.cusnn.builds import builds
 from frugal.errors import FrugalError
-from kernels.sparse import ConvShape, UnsupportedShape, parse, plan, variants
+from kernels.sparse import ConvShape, UnsupportedShape, Variant, parse, plan, variants
 
 TABLE = Path(__file__).parents[2] / "data" / "cusnn" / "layers.csv"
 NAMES = [variant.name for variant in variants()]
@@ -73,7 +73,7 @@ def test_every_build_can_be_read_back_from_its_name():
 def test_further_variants_are_built_too():
     more = NAMES[0].replace("_w8_", "_w4_")
     assert more not in NAMES
-    assert built(H200, variants=[more, NAMES[1]]) == [(name, "9.0") for name in (*NAMES, more)]
+    assert built(H200, variants=[more, NAMES[1]]) == [(name, "9.0") for name in (*NAMES, more)]  # each once
     assert (more, "7.5") in built(CPU, variants=[more])
     assert built(CPU, "smoke", variants=[more]) == built(CPU, "smoke")
 
@@ -134,3 +134,12 @@ def test_a_kernel_that_shares_no_tile_adds_up_in_one_way():
     alone = plan(ConvShape(8, 64, 56, 56, 64), 132)
     assert alone.splits == 1
     assert choices.changed(alone, "deterministic=false") is None
+
+
+def test_clusters_are_for_capability_9_and_up():
+    clustered = Variant("v6_fused", reduce="cluster")
+    assert [choices.runs_on(clustered, c) for c in ("7.5", "8.9", "9.0", "10.0")] == [False, False, True, True]
+    assert all(choices.runs_on(Variant("v6_fused", reduce="ticket"), c) for c in ("7.5", "9.0"))
+    pairs = built(CPU, variants=[clustered.name])
+    assert {capability for name, capability in pairs if name == clustered.name} == set()
+    assert (clustered.name, "9.0") in built(H200, variants=[clustered.name])

@@ -202,7 +202,9 @@ class Cusnn(Section):
     batch_sizes: _list_of(Positive) | None = Field(None, examples=[[1, 8]])
     """Images in one call; null: 1 and 2 in `smoke`, else 1 and 8."""
 
-    experiments: _list_of(CusnnExperiment) = Field(["sparsity", "layers"], examples=[["layers", "networks"]])
+    experiments: _list_of(CusnnExperiment) = Field(
+        ["sparsity", "layers", "break_even", "ladder", "networks"], examples=[["layers", "networks"]]
+    )
     """`sparsity`: the zeros in each layer's input; `layers`: the time of single layers; `break_even`: the same at
     chosen sparsities; `ladder`: our kernels step by step, and what each choice in the last one is worth;
     `networks`: time, energy and memory of whole networks."""

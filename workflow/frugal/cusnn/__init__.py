@@ -18,6 +18,7 @@ _PLACES = {
     "SparseConv2d": "frugal.cusnn.module",
     "UnsupportedInput": "frugal.cusnn.errors",
     "UnsupportedShape": "kernels.sparse",
+    "break_even": "frugal.cusnn.break_even_table",
     "build_variant": "frugal.cusnn.kernel_store",
     "estimate_sparsity": "frugal.cusnn.sparsity",
     "load_plan": "frugal.cusnn.plans",

@@ -32,20 +32,26 @@ def builds(
             raise FrugalError(f"cusnn.variants: {problem}") from None
     if device["device_kind"] != "cuda":
         shown = named[:1] if cusnn["preset"] == "smoke" else [*named, *cusnn["variants"]]
-        return [(name, capability) for name in dict.fromkeys(shown) for capability in capabilities]
+        return _pairs(shown, capabilities)
     sm_count = int(device.get("sm_count") or H200.sm_count)  # a head node plans for a GPU that it has not
-    names = dict.fromkeys([*named, *cusnn["variants"], *_besides(cusnn, sm_count)])
-    return [(name, str(device["capability"])) for name in names]
+    capability = str(device["capability"])
+    return _pairs([*named, *cusnn["variants"], *_besides(cusnn, sm_count, capability)], [capability])
 
 
-def _besides(cusnn: Mapping[str, object], sm_count: int) -> list[str]:
+def _pairs(names: Sequence[str], capabilities: Sequence[str]) -> list[tuple[str, str]]:
+    """Each name once with each capability that its kernel can be built for."""
+    kernels = {name: parse(name) for name in names}
+    return [(name, c) for name, kernel in kernels.items() for c in capabilities if choices.runs_on(kernel, c)]
+
+
+def _besides(cusnn: Mapping[str, object], sm_count: int, capability: str) -> list[str]:
     """Kernels of arms that are not among the default ones."""
     experiments, more = cusnn["experiments"], cusnn["variants"]
     found: list[str] = []
     of_paper: list[ConvShape] = []
     if "ladder" in experiments:
         ladder = [layer.shape(batch) for layer, batch in shapes.ladder(cusnn["preset"], cusnn["batch_sizes"])]
-        found += choices.kernels(ladder, (*choices.RUNGS, *choices.ABLATIONS), sm_count, True, more)
+        found += choices.kernels(ladder, (*choices.RUNGS, *choices.ABLATIONS), sm_count, capability, more=more)
         of_paper += ladder
     if "layers" in experiments and set(cusnn["ours"]) & set(PAPER):
         of_paper += _layers(cusnn)
@@ -54,7 +60,8 @@ def _besides(cusnn: Mapping[str, object], sm_count: int) -> list[str]:
         found.append(Count.name)
     if not cusnn["deterministic"]:
         every = [*_layers(cusnn), *_map(cusnn)]
-        found += choices.kernels(every, (choices.SPARSE, choices.TWIN), sm_count, False, more)
+        ours = (choices.SPARSE, choices.TWIN)
+        found += choices.kernels(every, ours, sm_count, capability, deterministic=False, more=more)
     return found
 
 

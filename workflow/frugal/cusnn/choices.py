@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from kernels.sparse.names import parse
 from kernels.sparse.planning import Plan, cut, plan
 from kernels.sparse.shape import ConvShape, UnsupportedShape
 from kernels.sparse.variant import Variant, variants
 
 SPARSE, TWIN = "sparse", "dense_twin"
-# rung: whether it skips zeros
+# rung: whether it skips zeros. v4 to v6 are one generator's: v4 with one output channel a lane, v5 with several where
+# that is faster, v6 also where it fuses, which a plain convolution does not ask for.
 RUNGS = {
     "v1_naive": False,
     "v2_dense": False,
@@ -32,21 +34,41 @@ ABLATIONS = (
 
 
 def choose(
-    name: str, shape: ConvShape, sm_count: int, *, deterministic: bool = True, more: Sequence[str] = ()
+    name: str,
+    shape: ConvShape,
+    sm_count: int,
+    capability: str = "9.0",
+    *,
+    deterministic: bool = True,
+    more: Sequence[str] = (),
 ) -> Plan | None:
-    """The launch of an arm on a GPU of `sm_count` multiprocessors.
+    """The launch of an arm on a GPU of this compute capability with `sm_count` multiprocessors.
 
     name: `sparse`, `dense_twin`, a rung, or one of ABLATIONS (None: the last rung has nothing of this kind to change).
     more: names of kernels that may be chosen beside the default ones. Raises UnsupportedShape.
     """
     base, _, change = name.partition("@")
+    given = [variant for variant in (*variants(), *map(parse, more)) if runs_on(variant, capability)]
     if base in RUNGS:
-        return plan(shape, sm_count, skip=RUNGS[base], rung=base)
-    given = (*variants(), *map(Variant.parse, more)) if more else None
+        return _of_rung(base, shape, sm_count, given)
     chosen = plan(shape, sm_count, skip=base == SPARSE, variants=given)
     if change:
         return changed(chosen, change)
     return chosen if deterministic else changed(chosen, "deterministic=false") or chosen
+
+
+def runs_on(variant: object, capability: str) -> bool:
+    """Whether a kernel of the sparse family can be built for a compute capability: clusters came with 9.0."""
+    clusters = isinstance(variant, Variant) and variant.reduce == "cluster"
+    return not clusters or float(capability) >= 9
+
+
+def _of_rung(rung: str, shape: ConvShape, sm_count: int, given: Sequence[Variant]) -> Plan:
+    """The launch of a step of the ladder. Raises UnsupportedShape where none of its kernels is given."""
+    if rung == "v4_split":
+        given = [variant for variant in given if isinstance(variant, Variant) and variant.outputs_per_lane == 1]
+    generator = "v6_fused" if rung in ("v4_split", "v5_wide") else rung
+    return plan(shape, sm_count, skip=RUNGS[rung], rung=generator, variants=given)
 
 
 def changed(chosen: Plan, change: str) -> Plan | None:
@@ -67,14 +89,20 @@ def changed(chosen: Plan, change: str) -> Plan | None:
 
 
 def kernels(
-    shapes: Sequence[ConvShape], names: Sequence[str], sm_count: int, deterministic: bool, more: Sequence[str]
+    shapes: Sequence[ConvShape],
+    names: Sequence[str],
+    sm_count: int,
+    capability: str,
+    *,
+    deterministic: bool = True,
+    more: Sequence[str] = (),
 ) -> list[str]:
     """The names of the kernels that these arms of these layers launch; a layer that none computes has none."""
     found = {}
     for shape in shapes:
         for name in names:
             try:
-                chosen = choose(name, shape, sm_count, deterministic=deterministic, more=more)
+                chosen = choose(name, shape, sm_count, capability, deterministic=deterministic, more=more)
             except UnsupportedShape:
                 continue
             if chosen is not None:

@@ -35,6 +35,7 @@ class Kernels:
         reports = [(read_report(prefix), prefix) for prefix in prefixes]
         self.reports = {report.variant: report for report, _ in reports}
         self.sm_count = sm_count
+        self.capability = next((report.capability for report, _ in reports), "9.0")  # nothing built: nothing to exclude
         self.workspace = Workspace(torch.device("cuda"))
         self._prefixes = {report.variant: prefix for report, prefix in reports}
         self._loaded: dict[str, launch.Kernel] = {}
@@ -49,8 +50,7 @@ class Kernels:
 
     def target(self, variant: str) -> str:
         """The file to ask the workflow for, to have a kernel built for this device."""
-        built = next((report.capability.replace(".", "") for report in self.reports.values()), "CAPABILITY")
-        return f"results/kernels/sparse/{variant}.sm_{built}.json"
+        return f"results/kernels/sparse/{variant}.sm_{self.capability.replace('.', '')}.json"
 
 
 def arm(name: str, shape: ConvShape, kernels: Kernels | None, *, sparsity: float, bytes_min: float) -> Arm | None:
@@ -78,7 +78,9 @@ def arm(name: str, shape: ConvShape, kernels: Kernels | None, *, sparsity: float
         )
     source = source_hash("frugal.cusnn.ours", "kernels.launch", "kernels.sparse")
     try:
-        chosen = choices.choose(name, shape, kernels.sm_count, deterministic=kernels.deterministic, more=kernels.more)
+        chosen = choices.choose(
+            name, shape, kernels.sm_count, kernels.capability, deterministic=kernels.deterministic, more=kernels.more
+        )
     except UnsupportedShape as problem:
         return Arm(prepare=_refuse(str(problem)), regimes=ON_GPU, source_hash=source, **common)
     if chosen is None:
