@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernels.sparse.fused import Fused
+from kernels.sparse.fused import BIAS, POST_RELU, PRE_AFFINE, PRE_RELU, RESIDUAL, Fused
 from kernels.sparse.shape import UnsupportedShape
-from kernels.sparse.v6_fused import BIAS, POST_RELU, PRE_AFFINE, PRE_RELU, RESIDUAL
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +86,7 @@ def arguments(
             )
     values = {
         "x": _flat(x),
-        "w": w_packed.detach().reshape(-1),
+        "w": _weights(plan, w_packed),
         "y": _flat(y),
         "slots": slots,
         "tickets": tickets,
@@ -97,6 +96,7 @@ def arguments(
         "W": shape.W,
         "N": shape.N,
         "Np": padded,
+        "groups": padded // (32 * plan.variant.outputs_per_lane),
         "tiles_w": tiles_w,
         "tiles": tiles_w * -(-shape.H_out // plan.variant.th),
         "tiles_h": -(-shape.H_out // plan.variant.th),
@@ -113,6 +113,14 @@ def arguments(
         "flags": flags,
     }
     return [values[name] for name, _ in plan.variant.parameters]
+
+
+def _weights(plan: Plan, w_packed: torch.Tensor) -> torch.Tensor:
+    """The packed weights, flat; for v6_fused [C, groups of 32·o channels, k·k, 32·o]: all at fixed distances."""
+    if plan.variant.rung != "v6_fused":
+        return w_packed.detach().reshape(-1)
+    wide = 32 * plan.variant.outputs_per_lane
+    return w_packed.detach().reshape(plan.shape.C, plan.shape.k**2, -1, wide).transpose(1, 2).reshape(-1)
 
 
 def _flags(bias: torch.Tensor | None, fused: Fused) -> int:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+BIAS, RESIDUAL, POST_RELU, PRE_AFFINE, PRE_RELU = 1, 2, 4, 8, 16  # bits of a launch's `flags`
+
 
 @dataclass(frozen=True)
 class Fused:

@@ -27,9 +27,6 @@ if config.ENABLE_CUDASIM:
     def misaligned(array):
         return 0
 
-    def prefetch(array):
-        """Nothing: the simulator has no caches."""
-
     def launch_dependents():
         """Nothing: the simulator runs one launch after the other."""
 
@@ -177,20 +174,6 @@ else:
             return types.uint32(), generate
 
         return intrinsic(typed)
-
-    @intrinsic
-    def prefetch(typing_context, array):
-        """Asks for the first bytes of an array: what it is for is the array's pointer, which is read for it."""
-        signature = types.void(array)
-
-        def generate(context, builder, signature, arguments):
-            array = context.make_array(signature.args[0])(context, builder, arguments[0])
-            address = builder.ptrtoint(array.data, _LONG)
-            function = ir.FunctionType(_VOID, [_LONG])
-            builder.call(ir.InlineAsm(function, "prefetch.global.L2 [$0];", "l", side_effect=True), [address])
-            return context.get_dummy_value()
-
-        return signature, generate
 
     # Compute capability 9.0 and up (PTX ISA: barrier.cluster, griddepcontrol).
     cluster_arrive = _instruction("barrier.cluster.arrive.release.aligned;")

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from kernels.build import KernelSource
-from kernels.sparse import v1_naive, v2_dense, v3_ballot, v6_fused
+from kernels.sparse import v1_naive, v2_dense, v3_ballot, v6_fused, v6_memory
 
 RUNGS = {"v1_naive": v1_naive, "v2_dense": v2_dense, "v3_ballot": v3_ballot, "v6_fused": v6_fused}
 FETCHES = {
@@ -23,7 +23,7 @@ REDUCES = {"v3_ballot": ("ticket",), "v6_fused": ("cluster", "ticket", "atomic")
 
 _NAME = re.compile(
     r"(?P<rung>v\d_[a-z]+)_k(?P<k>\d)s(?P<stride>\d)_t(?P<th>\d+)x(?P<tw>\d+)_o(?P<outputs_per_lane>\d+)_w(?P<warps>\d+)"
-    r"_(?P<skip>skip|dense)_(?P<fetch>[a-z]+)(_m(?P<min_taps>\d+))?(_(?P<reduce>cluster|ticket|atomic))?(?P<prologue>_pre)?"
+    r"_(?P<skip>skip|dense)_(?P<fetch>[a-z]+)(_m(?P<min_taps>\d+))?(_(?P<reduce>cluster|ticket|atomic))?(_d(?P<depth>\d))?(?P<prologue>_pre)?"
 )
 
 
@@ -57,6 +57,8 @@ class Variant:
     """How blocks that share a tile add up: `cluster` reads the others' shared memory (capability 9.0 and up), `ticket`
     lets the last block read slots of global memory, `atomic` adds to global memory in no fixed order."""
 
+    depth: int = 1
+    """Channels ahead that weights are loaded: 0 frees registers where other warps hide the wait (v6_fused only)."""
     prologue: bool = False
     """Whether the input may be scaled, shifted and rectified on its way in (v6_fused)."""
 
@@ -68,6 +70,7 @@ class Variant:
         for field, most in (("th", 16), ("tw", 16), ("outputs_per_lane", 8), ("warps", 32), ("min_taps", 99)):
             self._check(field, 1 <= getattr(self, field) <= most, f"an integer from 1 to {most}")
         self._check("skip", not self.skip or self.rung in REDUCES, "False for a rung that tests nothing")
+        self._check("depth", self.depth in ((0, 1) if self.rung == "v6_fused" else (1,)), "0 or 1, 0 in v6_fused only")
         self._check("prologue", not self.prologue or self.rung == "v6_fused", "False for a rung that fuses nothing")
         if self.rung == "v6_fused":
             self._check("outputs_per_lane", self.outputs_per_lane in (1, 2, 4), "1, 2 or 4")
@@ -96,7 +99,7 @@ class Variant:
         return (
             f"{self.rung}_k{self.k}s{self.stride}_t{self.th}x{self.tw}_o{self.outputs_per_lane}_w{self.warps}"
             f"_{'skip' if self.skip else 'dense'}_{self.fetch}{f'_m{self.min_taps}' if self.skip else ''}"
-            f"{f'_{self.reduce}' if self.rung == 'v6_fused' else ''}{'_pre' if self.prologue else ''}"
+            f"{f'_{self.reduce}_d{self.depth}' if self.rung == 'v6_fused' else ''}{'_pre' if self.prologue else ''}"
         )
 
     @classmethod
@@ -136,7 +139,7 @@ class Variant:
             return KernelSource(
                 python_source=v6_fused.source(self, capability),
                 max_registers=v3_ballot.max_registers(self, capability),
-                dynamic_shared_bytes=4 * v6_fused.shared_floats(self, capability),
+                dynamic_shared_bytes=4 * v6_memory.shared_floats(self, capability),
                 **common,
             )
         return KernelSource(
