@@ -24,8 +24,8 @@ from __future__ import annotations
 
 from kernels.sparse import pointwise_reduce
 from kernels.sparse.emit import WIDE_PRELUDE, indent, u
+from kernels.sparse.fused import PRE_AFFINE, PRE_RELU
 from kernels.sparse.pointwise_reduce import operand_floats, widths, words_a_thread
-from kernels.sparse.v6_fused import PRE_AFFINE, PRE_RELU
 
 # x, packed weights, y, workspace slots, tickets, then what may be fused (all flat); sizes; strides in elements.
 PARAMETERS = (

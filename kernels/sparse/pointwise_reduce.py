@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 
 from kernels.sparse.emit import indent, u
-from kernels.sparse.v6_fused import BIAS, POST_RELU, RESIDUAL
+from kernels.sparse.fused import BIAS, POST_RELU, RESIDUAL
 
 MOST_SPLITS = 16  # blocks of the largest cluster, which is not portable; 8 are
 
