@@ -11,6 +11,10 @@ from frugal import figures
 from frugal.figures import cusnn
 from frugal.figures.cusnn import layers
 
+EXPERIMENT = {
+    "cusnn_break_even": "break_even", "cusnn_ladder": "ladder", "cusnn_end_to_end": "networks",
+    "cusnn_energy": "networks",
+}  # fmt: skip
 CUSNN = [name for name in figures.NAMES if name.startswith("cusnn_")]
 
 # ---- roofline --------------------------------------------------------------------------------------------------------
@@ -144,7 +148,7 @@ def test_a_second_session_does_not_double_a_layer(both):
 def test_without_data_a_figure_says_so_and_what_to_type(name, tmp_path):
     said = words(figures.figure(name, invented.frames(tmp_path, local=None)))
     assert "yet, neither on this machine nor in a recorded campaign." in said
-    assert said.endswith("snakemake --cores all cusnn")
+    assert said.endswith(layers.command(EXPERIMENT[name]) if name in EXPERIMENT else layers.COMMAND)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,8 @@ def test_when_everything_failed_a_figure_says_how_and_why(name, counts, tmp_path
 @pytest.mark.parametrize("name", CUSNN)
 def test_with_recorded_rows_alone_the_note_says_that_nothing_is_measured_here(name, tmp_path):
     said = words(figures.figure(name, invented.frames(tmp_path, local=None, recorded=experiments.everything)))
-    assert "Nothing is measured on this machine yet; to measure, type: snakemake --cores all cusnn" in said
+    command = layers.command(EXPERIMENT[name]) if name in EXPERIMENT else layers.COMMAND
+    assert f"Nothing is measured on this machine yet; to measure, type: {command}" in said
 
 
 @pytest.mark.parametrize(

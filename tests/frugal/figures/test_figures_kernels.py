@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from reading_figures import marks, points, words
 
+from frugal.cusnn.break_even_table import break_even as cusnn_break_even
 from frugal.figures import cusnn, style
 from kernels.sparse import ConvShape, plan
 from kernels.sparse.predict import Machine, predict
@@ -31,16 +32,16 @@ def test_the_ladder_has_a_row_an_arm_with_its_time(every):
 def test_the_ladders_steps_are_joined_from_the_first_down_and_choices_are_hollow(every):
     axes = cusnn.ladder(every.measurements).axes[0]
     steps = axes.lines[0]
-    assert list(steps.get_ydata()) == list(range(7))
+    assert list(steps.get_ydata()) == list(range(6))
     assert list(steps.get_xdata()) == pytest.approx([experiments.LADDER[arm] for arm in cusnn_steps()])
     assert marks(axes, "sparse@skip=false").get_facecolor().size == 0
-    assert marks(axes, "sparse").get_facecolor().size
+    assert marks(axes, "v6_fused").get_facecolor().size
     floor = [line for line in axes.lines if line.get_linestyle() == "--" or len(set(line.get_xdata())) == 1]
     assert floor[-1].get_xdata()[0] == pytest.approx(2.1e-6)
 
 
 def cusnn_steps():
-    return ["v1_naive", "v2_dense", "v3_ballot", "v4_split", "v5_wide", "v6_fused", "sparse"]
+    return ["v1_naive", "v2_dense", "v3_ballot", "v4_split", "v5_wide", "v6_fused"]
 
 
 # ---- break-even ------------------------------------------------------------------------------------------------------
@@ -76,14 +77,27 @@ def test_the_line_is_where_times_are_equal_and_never_and_always_are_told(every):
     assert "512,7→512 never" in description
 
 
-def test_a_share_at_which_ours_is_slower_again_moves_the_line_beyond_it(every):
-    rows = every.measurements.copy()
-    axes_json = rows["axes_json"].map(json.loads)
-    later = (rows["experiment"] == "break_even") & axes_json.map(lambda a: a.get("sparsity") == 0.9)
-    rows.loc[later & (rows["arm"] == "sparse") & (rows["n"] == 1), "value"] = 1.0
-    axes = panel(cusnn.break_even(rows), "batch 1, over cuDNN fp32")
-    lines = {round(float(np.mean(line.get_ydata()))): float(line.get_xdata()[0]) for line in axes.lines}
-    assert 5 < lines[0] < 6  # between .9 and .99, though faster at every share below .9
+def test_the_line_has_the_interval_over_sessions(tmp_path):
+    def campaign(folder):
+        rows = []
+        for session, factor in enumerate((1.0, 1.05, 1.1)):
+            more = {"session": session, "run_id": str(session), "regime": "cold", "l2": None}
+            for row in experiments.break_even("x", batches=(1,), real=False):
+                rows.append(row | more | ({"value": row["value"] * factor} if row["arm"] == "sparse" else {}))
+        invented.write(folder, rows, (), [invented.run(str(session), "cuda") for session in range(3)])
+
+    frames = invented.frames(tmp_path, local=campaign)
+    found = cusnn_break_even(frames.measurements).query("k == 256 and r == 3 and baseline == 'cudnn_fp32'").iloc[0]
+    axes = panel(cusnn.break_even(frames.measurements), "batch 1, over cuDNN fp32")
+    upright = [line for line in axes.lines if len(set(line.get_xdata())) == 1 and np.mean(line.get_ydata()) == 1]
+    (flat,) = [line for line in axes.lines if set(line.get_ydata()) == {1}]
+    columns = np.arange(len(experiments.SHARES))
+    expected = np.interp(
+        found[["sparsity", "sparsity_low", "sparsity_high"]].astype(float), experiments.SHARES, columns
+    )
+    assert upright[0].get_xdata()[0] == pytest.approx(expected[0])
+    assert sorted(flat.get_xdata()) == pytest.approx(sorted(expected[1:]))
+    assert expected[1] < expected[0] < expected[2]
 
 
 def test_zeros_of_activations_stand_beside_random_ones(every):
@@ -170,7 +184,7 @@ def test_incorrect_outputs_are_named(tmp_path):
 
 def test_predictions_are_the_models_for_the_variant_and_splits_of_the_row(tmp_path):
     shape = ConvShape(1, 256, 14, 14, 256)
-    chosen = plan(shape, 132)
+    chosen = plan(shape, 132, rung="v3_ballot")
     settings = json.dumps({"variant": chosen.variant.name, "splits": chosen.splits})
 
     def campaign(folder):

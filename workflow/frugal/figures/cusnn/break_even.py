@@ -12,6 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from frugal.cusnn import break_even_table
 from frugal.figures import style
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
@@ -28,7 +29,8 @@ _PER_ROW = 2
 class Map:
     """One machine, batch and baseline: log2(baseline/ours) by shape (rows) and share of zeros (columns).
 
-    `real`: rows (place, sparsity, log2) measured with the zeros of a network's own activations.
+    `ends`: by shape the break-even of frugal.cusnn (state, sparsity, sparsity_low, sparsity_high). `real`: rows (place,
+    sparsity, log) measured with the zeros of a network's own activations.
     """
 
     machine: str
@@ -36,33 +38,15 @@ class Map:
     batch: int
     baseline: str
     logs: pd.DataFrame
+    ends: pd.DataFrame
     real: pd.DataFrame
-
-    def crossings(self) -> list[float | None]:
-        """By shape the share of zeros from which on ours is not slower at any share: -inf always, None never.
-
-        Between two measured shares the logarithm is taken for linear.
-        """
-        found: list[float | None] = []
-        for _, row in self.logs.iterrows():
-            known = row.dropna()
-            shares, logs = known.index.to_numpy(dtype=float), known.to_numpy(dtype=float)
-            below = np.flatnonzero(logs < 0)
-            if not len(below):
-                found.append(-np.inf)
-            elif below[-1] + 1 == len(logs):
-                found.append(None)
-            else:
-                left = below[-1]
-                part = logs[left] / (logs[left] - logs[left + 1])
-                found.append(float(shares[left] + part * (shares[left + 1] - shares[left])))
-        return found
 
 
 def break_even(measurements: pd.DataFrame) -> Figure:
     """Colour: log2 of the baseline's time over ours; x: share of zeros, y: shape; a map a machine, batch and baseline.
 
-    The line is where they are equal: right of it ours is nowhere slower. Cells are zeros at random places, circles the
+    The line is where they are equal (frugal.cusnn.break_even, with its interval): right of it ours is nowhere slower.
+    Cells are zeros at random places, circles the
     zeros of a network's own activations. Values are geometric means over sessions in the regime that most systems
     share; our dense twin counts as a baseline too. Frames as frugal.figures.frames.load gives them.
     """
@@ -70,7 +54,7 @@ def break_even(measurements: pd.DataFrame) -> Figure:
     maps = _maps(found)
     if not maps:
         empty = "No break-even has been measured yet, neither on this machine nor in a recorded campaign."
-        return of_layers.nothing(TITLE, found, "cases", empty)
+        return of_layers.nothing(TITLE, found, "cases", empty, of_layers.command("break_even"))
     rows = [
         chunk
         for key in dict.fromkeys((each.machine, each.batch) for each in maps)
@@ -108,6 +92,7 @@ def _maps(found: pd.DataFrame) -> list[Map]:
         own = joined[joined["machine"] == machine]
         order = own.sort_values(["r", "h", "c"], ascending=[False, False, True])["shape"].drop_duplicates().tolist()
         words = of_times.words(own["regime"].iloc[0], own["l2"].iloc[0])
+        ends = _ends(found[found["machine"] == machine], own["regime"].iloc[0], own["l2"].iloc[0])
         for batch, rows_of_batch in own.groupby("n", sort=True):
             ours = rows_of_batch[rows_of_batch["arm"] == "sparse"]
             shapes = [shape for shape in order if shape in set(ours["shape"])]
@@ -121,8 +106,16 @@ def _maps(found: pd.DataFrame) -> list[Map]:
                 logs = drawn.pivot(index="shape", columns="sparsity", values="log").reindex(shapes)
                 real = pairs.loc[pairs["pattern"] == "real", ["shape", "sparsity", "log"]]
                 real = real.assign(place=real["shape"].map({shape: place for place, shape in enumerate(shapes)}))
-                maps.append(Map(machine, words, int(batch), baseline, logs, real))
+                here = ends[(ends["batch"] == batch) & (ends["baseline"] == baseline)].set_index("shape")
+                maps.append(Map(machine, words, int(batch), baseline, logs, here.reindex(shapes), real))
     return maps
+
+
+def _ends(rows: pd.DataFrame, regime: str, l2: str) -> pd.DataFrame:
+    """The break-even of every shape with zeros at random places, in one regime, with its `shape` in short."""
+    table = break_even_table.break_even(rows)
+    table = table[(table["pattern"] != "real") & (table["regime"] == regime) & (table["l2"].fillna("") == l2)]
+    return table.assign(shape=[of_layers.shape(row) for _, row in table.assign(s=table["r"]).iterrows()])
 
 
 def _draw(axes: Axes, each: Map, *, first: bool, named: bool) -> None:
@@ -130,11 +123,15 @@ def _draw(axes: Axes, each: Map, *, first: bool, named: bool) -> None:
     norm = Normalize(-RANGE, RANGE)
     axes.imshow(each.logs.to_numpy(dtype=float), cmap=COLOURS, norm=norm, aspect="auto", interpolation="nearest")
     columns = np.arange(len(shares))
-    for place, share in enumerate(each.crossings()):
-        if share is None:
+    for place, (_, end) in enumerate(each.ends.iterrows()):
+        if end["state"] not in (break_even_table.ALWAYS, break_even_table.FROM):
             continue
-        x = -0.5 if share == -np.inf else float(np.interp(share, shares, columns))
+        always = end["state"] == break_even_table.ALWAYS
+        x = -0.5 if always else float(np.interp(end["sparsity"], shares, columns))
         axes.plot([x, x], [place - 0.5, place + 0.5], color=style.INK, linewidth=1.8, solid_capstyle="butt", zorder=3)
+        bounds = np.interp([end["sparsity_low"], end["sparsity_high"]], shares, columns)
+        if not always and np.isfinite(bounds).all():
+            axes.plot(bounds, [place, place], color=style.INK, linewidth=1.0, zorder=3)
     if len(each.real):
         at = np.interp(each.real["sparsity"], shares, columns)
         axes.scatter(at, each.real["place"], c=each.real["log"], cmap=COLOURS, norm=norm, s=26, edgecolor=style.INK,
@@ -173,8 +170,8 @@ def _legend(maps: list[Map]) -> list[Line2D]:
 def _notes(found: pd.DataFrame, maps: list[Map]) -> list[str]:
     lines = [
         "Cells: zeros at random places. A row without a line: ours is slower at the greatest share, so it never pays. "
-        "A line at the left edge: it always does. Geometric means over sessions; where it pays with an interval: "
-        "frugal.cusnn.break_even."
+        "A line at the left edge: it always does. Geometric means over sessions; lines: frugal.cusnn.break_even, a fit "
+        "that nowhere falls with more zeros, with its interval over sessions as a bar."
     ]
     for machine in in_machine_order(found):
         own = found[found["machine"] == machine]
@@ -184,14 +181,12 @@ def _notes(found: pd.DataFrame, maps: list[Map]) -> list[str]:
         if len(bad):
             counts = ", ".join(f"{count} {status}" for status, count in bad["status"].value_counts().items())
             lines.append(f"{machine[0].upper()}{machine[1:]}: cells of ours not drawn: {counts}.")
-    if not found["recorded"].isna().any():
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(found, of_layers.command("break_even"))]
 
 
 def _said(each: Map) -> str:
     words = []
-    for shape, share in zip(each.logs.index, each.crossings(), strict=True):
-        words.append(f"{shape} {'never' if share is None else 'always' if share == -np.inf else f'from {share:.2f}'}")
+    for shape, end in each.ends.iterrows():
+        words.append(f"{shape} {end['state']}" + (f" {end['sparsity']:.2f}" if end["state"] == "from" else ""))
     label = style.looks([each.baseline])[each.baseline].label
     return f"{each.machine}, batch {each.batch}, over {label}: {', '.join(words)}"

@@ -28,7 +28,7 @@ def end_to_end(measurements: pd.DataFrame, comparisons: pd.DataFrame, published:
     drawn = of_times.best_layout(of_times.in_one_regime(joined))
     if drawn.empty:
         empty = "No whole network has been timed yet, neither on this machine nor in a recorded campaign."
-        return of_layers.nothing(TITLE, found, "cases", empty)
+        return of_layers.nothing(TITLE, found, "cases", empty, networks.COMMAND)
     eager = of_times.best_layout(joined[joined["regime"] == "wall"])
     strips = []
     for machine in in_machine_order(drawn):
@@ -39,7 +39,7 @@ def end_to_end(measurements: pd.DataFrame, comparisons: pd.DataFrame, published:
         "float16 are less exact. Above a column: our network's stored speed-up over the faster fp32 baseline, with its "
         "95 % interval over sessions where there is one. An eager call that takes longer than the panel is wide has no "
         "tick.",
-        *networks.missing(found, drawn, bool(found["recorded"].isna().any())),
+        *networks.missing(found, drawn),
     ]
     ticks = Line2D([], [], linestyle="none", marker="|", markersize=9, color=style.INK, label="called eagerly (wall)")
     legend = [*([ticks] if len(eager) else []), *_hollow(strips)]

@@ -38,7 +38,7 @@ def energy(measurements: pd.DataFrame, published: pd.DataFrame) -> Figure:
         "Numbers: gross / net, in mJ an image, geometric means over sessions. Gross: what the device's counter "
         "counted; net: less what it draws when idle, over the same time. Inputs are photographs.",
         *_without(measurements, drawn),
-        *networks.missing(gross, drawn, bool(gross["recorded"].isna().any())),
+        *networks.missing(gross, drawn),
     ]
     legend = [
         Patch(color=style.MUTED, label="net of idle"),
@@ -103,9 +103,10 @@ def _nothing(measurements: pd.DataFrame, gross: pd.DataFrame) -> Figure:
             "without an energy counter has none.",
         ]
         command = "snakemake --workflow-profile gpu -- cusnn"
-        return style.message(TITLE, sentences, "To measure it on a GPU, type:", command)
+        advice = "To measure it on a GPU, with `networks` among `cusnn.experiments` in config.yaml, type:"
+        return style.message(TITLE, sentences, advice, command)
     empty = "Energy has not been measured yet, neither on this machine nor in a recorded campaign."
-    return of_layers.nothing(TITLE, gross, "cases", empty)
+    return of_layers.nothing(TITLE, gross, "cases", empty, networks.COMMAND)
 
 
 def _said(strip: networks.Strip) -> str:

@@ -96,9 +96,7 @@ def _notes(found: pd.DataFrame, worst: pd.DataFrame) -> list[str]:
         if len(own):
             names = ", ".join(sorted(own["arm"].unique()))
             lines.append(f"{machine[0].upper()}{machine[1:]}: incorrect outputs of {names}; they are among the marks.")
-    if not worst["recorded"].isna().any():
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(worst)]
 
 
 def _said(own: pd.DataFrame) -> str:

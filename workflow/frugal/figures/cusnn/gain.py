@@ -177,9 +177,7 @@ def _notes(panels: list[tuple[str, list[Way]]], layers: pd.DataFrame, whole: pd.
     for machine in _machines(layers, whole):
         if machine not in drawn:
             lines.append(f"{machine[0].upper()}{machine[1:]}: sparse, its dense twin and fp32 were not timed together.")
-    if not (layers["recorded"].isna().any() or whole["recorded"].isna().any()):
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(pd.concat([layers, whole]))]
 
 
 def _said(way: Way) -> str:

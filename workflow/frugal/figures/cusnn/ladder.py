@@ -18,10 +18,10 @@ STEPS = {
     "v1_naive": "v1 a thread an output",
     "v2_dense": "v2 register tile",
     "v3_ballot": "v3 zeros skipped",
-    "v4_split": "v4 parallel reduction",
+    "v4_split": "v4 sums in one pass",
     "v5_wide": "v5 more outputs a lane",
     "v6_fused": "v6 fused",
-    "sparse": "sparse, the last step",
+    "sparse": "sparse, as planned",
 }
 _COLUMNS = 4
 
@@ -30,14 +30,14 @@ def ladder(measurements: pd.DataFrame) -> Figure:
     """Time on a log scale, a row a step, a column a shape; below the steps other arms and single choices of the last.
 
     Values are geometric means over sessions in the regime that most arms share. The dashed line is the least time that
-    the machine allows for the multiply-adds that `sparse` keeps (`roofline_s` of its rows). Frames as
+    the machine allows for the multiply-adds that the last step keeps (`roofline_s` of its rows). Frames as
     frugal.figures.frames.load gives them.
     """
     found = of_times.of(measurements, "ladder")
     drawn = of_times.in_one_regime(of_times.over_sessions(found))
     if drawn.empty:
         empty = "The ladder has not been timed yet, neither on this machine nor in a recorded campaign."
-        return of_layers.nothing(TITLE, found, "cases", empty)
+        return of_layers.nothing(TITLE, found, "cases", empty, of_layers.command("ladder"))
     strips = [
         own
         for machine in in_machine_order(drawn)
@@ -102,9 +102,9 @@ def _draw(axes: Axes, rows: pd.DataFrame, order: list[str], shape: str) -> None:
         hollow = arm.startswith("sparse@")
         axes.scatter(values[arm], place, s=34, marker=look.marker, color=look.colour, zorder=3, label=arm,
                      facecolor="none" if hollow else look.colour)  # fmt: skip
-        axes.annotate(_number(values, arm), (values[arm], place), xytext=(6, 0), textcoords="offset points",
+        axes.annotate(_number(values, arm, steps), (values[arm], place), xytext=(6, 0), textcoords="offset points",
                       va="center", fontsize=style.NOTE_SIZE)  # fmt: skip
-    floor = pd.to_numeric(rows.loc[rows["arm"] == "sparse", "roofline_s"]).dropna()
+    floor = pd.to_numeric(rows.loc[rows["arm"] == steps[-1], "roofline_s"]).dropna() if steps else pd.Series()
     low = values.min()
     if len(floor) and floor.iloc[0] > 0:
         low = min(low, floor.iloc[0])
@@ -122,11 +122,11 @@ def _draw(axes: Axes, rows: pd.DataFrame, order: list[str], shape: str) -> None:
     axes.set_title(shape, loc="left")
 
 
-def _number(values: pd.Series, arm: str) -> str:
+def _number(values: pd.Series, arm: str, steps: list[str]) -> str:
     """A time; of a single choice also how many times the last step's."""
     said = style.seconds(values[arm])
-    if arm.startswith("sparse@") and "sparse" in values:
-        return f"{values[arm] / values['sparse']:.2f}×"
+    if arm.startswith("sparse@") and steps:
+        return f"{values[arm] / values[steps[-1]]:.2f}×"
     return said
 
 
@@ -142,9 +142,7 @@ def _notes(found: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
         marks = own.assign(case_id=own["case_id"] + "/" + own["arm"])
         text = of_layers.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of shape and arm")
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}." if text else "")
-    if not found["recorded"].isna().any():
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(found, of_layers.command("ladder"))]
 
 
 def _legend() -> list[Line2D]:

@@ -247,9 +247,7 @@ def _notes(panels: list[Panel], timed: pd.DataFrame, papers: pd.DataFrame) -> li
     )
     for machine in in_machine_order(timed):
         lines.append(_missing(machine, [panel for panel in panels if panel.machine == machine], timed))
-    if not timed["recorded"].isna().any():
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(timed)]
 
 
 def _missing(machine: str, panels: list[Panel], timed: pd.DataFrame) -> str:

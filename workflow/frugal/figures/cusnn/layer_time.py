@@ -138,9 +138,7 @@ def _notes(panels: list[Panel], timed: pd.DataFrame, papers: pd.DataFrame) -> li
         batches = {panel.batch for panel in panels if panel.machine == machine}
         text = of_layers.not_drawn(own[own["n"].isin(batches)] if batches else own, drawn)
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}." if text else "")
-    if not timed["recorded"].isna().any():
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(timed)]
 
 
 def _description(panels: list[Panel], systems: dict[str, style.Look]) -> str:

@@ -178,17 +178,29 @@ def reasons(rows: pd.DataFrame, most: int = 4) -> str:
     return ", ".join(f"{reason} ({count})" for reason, count in counts.head(most).items())
 
 
-def nothing(title: str, rows: pd.DataFrame, what: str, empty: str) -> Figure:
+def command(experiment: str) -> str:
+    """What to type to measure one of cuSNN's experiments."""
+    return f'snakemake --cores all --config "cusnn={{experiments: [{experiment}]}}" -- cusnn'
+
+
+def nothing_here(rows: pd.DataFrame, command: str = COMMAND) -> str:
+    """A note where only recorded campaigns have rows; else nothing."""
+    if rows["recorded"].isna().any():
+        return ""
+    return f"Nothing is measured on this machine yet; to measure, type: {command}"
+
+
+def nothing(title: str, rows: pd.DataFrame, what: str, empty: str, command: str = COMMAND) -> Figure:
     """The figure for rows of which none can be drawn: the sentence `empty`, or how many failed and why."""
     if rows.empty:
-        return style.message(title, [empty], "To measure, type:", COMMAND)
+        return style.message(title, [empty], "To measure, type:", command)
     text = not_drawn(rows, (), what)
     why = reasons(rows)
     return style.message(
         title,
         [f"{text[0].upper()}{text[1:]}.", *([f"Reasons in the records: {why}."] if why else [])],
         "The column `log` of results/measurements.parquet names the log of each case. To try again, type:",
-        COMMAND,
+        command,
     )
 
 

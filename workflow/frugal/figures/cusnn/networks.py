@@ -17,6 +17,7 @@ from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import in_machine_order
 
+COMMAND = of_layers.command("networks")
 COLUMNS = 4  # batch sizes side by side; more go on below
 _ROOM = 1.65  # of the longest measured bar: what is right of it is room for its number
 
@@ -95,7 +96,7 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def missing(found: pd.DataFrame, drawn: pd.DataFrame, measured_here: bool) -> list[str]:
+def missing(found: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
     """Notes on what is not drawn, by machine, with the reasons of the records; and what to type."""
     lines = []
     for machine in in_machine_order(found):
@@ -106,9 +107,7 @@ def missing(found: pd.DataFrame, drawn: pd.DataFrame, measured_here: bool) -> li
         why = of_layers.reasons(own)
         because = f" (reasons in the records: {why})" if why else ""
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}{because}." if text else "")
-    if not measured_here:
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(found, COMMAND)]
 
 
 def _draw(axes: Axes, strip: Strip, name: str, axis_label: str, write: Callable[[Bar], str]) -> None:

@@ -117,11 +117,9 @@ def _notes(found: pd.DataFrame, rows: pd.DataFrame, drawn: pd.DataFrame) -> list
     left = len(rows) - len(drawn)
     if left:
         lines.append(f"{left} of {len(rows)} cases and arms are of kernels that it does not describe.")
-    if not found["recorded"].isna().any():
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    elif drawn["recorded"].notna().all():
+    if found["recorded"].isna().any() and drawn["recorded"].notna().all():
         lines.append("On this machine no kernel was timed that the model describes: it is of GPUs.")
-    return lines
+    return [*lines, of_layers.nothing_here(found)]
 
 
 def _nothing(found: pd.DataFrame, rows: pd.DataFrame) -> Figure:

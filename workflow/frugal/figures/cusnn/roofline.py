@@ -162,9 +162,7 @@ def _notes(points: pd.DataFrame, regimes: dict[str, tuple[str, str]], timed: pd.
         marks["status"] = marks["status"].replace("ok", "without ceilings or work of the arm")
         text = of_layers.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of case and arm")
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}." if text else "")
-    if not timed["recorded"].isna().any():
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(timed)]
 
 
 def _description(points: pd.DataFrame, regimes: dict[str, tuple[str, str]], arms: dict[str, style.Look]) -> str:

@@ -126,9 +126,7 @@ def _notes(rows: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
         own = rows[rows["machine"] == machine]
         text = of_layers.not_drawn(own, drawn.loc[drawn["machine"] == machine, "case_id"], "layers")
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}." if text else "")
-    if not rows["recorded"].isna().any():
-        lines.append(f"Nothing is measured on this machine yet; to measure, type: {of_layers.COMMAND}")
-    return lines
+    return [*lines, of_layers.nothing_here(rows)]
 
 
 def _description(panels: list[pd.DataFrame]) -> str:
