@@ -40,8 +40,8 @@ def source(variant, capability: str | None) -> str:
     """Python source of the kernel `pointwise` for the variant."""
     overlaps = capability is None or float(capability) >= 9
     names = ["get2", "get4", "load4", "misaligned", "put2", "put4"] + ["launch_dependents", "wait_for_input"] * overlaps
-    body = [*_setup(variant), *pointwise_reduce.prepare(variant, capability), *_fill(variant, overlaps)]
-    body += [*_main_loop(variant), *pointwise_reduce.reduce(variant, capability)]
+    body = [*_setup(variant), *_fetch_first(variant, overlaps), *pointwise_reduce.prepare(variant, capability)]
+    body += [*_put_first(variant), *_main_loop(variant), *pointwise_reduce.reduce(variant, capability)]
     head = [f"def pointwise({', '.join(name for name, _ in PARAMETERS)}):"]
     prelude = WIDE_PRELUDE.format(name=variant.name, ptx=", ".join(sorted(names)))
     if pointwise_reduce.across(variant, capability) == "cluster":
@@ -78,7 +78,6 @@ def _setup(variant) -> list[str]:
         "HW = uint32(H * W)",
         f"step = uint32(uint32(splits * {u(variant.groups)}) * {u(variant.chunk)})",
         f"c = uint32(uint32(uint32(split * {u(variant.groups)}) + group) * {u(variant.chunk)})",
-        "steps = uint32(uint32(C + uint32(step - uint32(1))) // step)",
         "last = uint32(C - uint32(1))",
         f"here = uint64(uint32(group * {u(2 * operand_floats(variant))}))",
         f"there = here + uint64({operand_floats(variant)})",
@@ -130,13 +129,13 @@ def _places(variant, group_threads: int) -> list[str]:
     return lines
 
 
-def _load_weights(variant, prefix: str) -> list[str]:
+def _load_weights(variant, prefix: str, load: str = "load4") -> list[str]:
     """The chunk's weights into registers; past the last channel the last one's stand in."""
     lines = []
     for t in words_a_thread(variant.chunk * variant.tile_n, variant.threads // variant.groups):
         names = ", ".join(f"{prefix}w{t}_{j}" for j in range(4))
         lines.append(f"{prefix}w_c{t} = min(uint32(c + w_row{t}), last)")
-        lines.append(f"{names} = load4(w, uint64(uint32(uint32({prefix}w_c{t} * Np) + w_from{t})))")
+        lines.append(f"{names} = {load}(w, uint64(uint32(uint32({prefix}w_c{t} * Np) + w_from{t})))")
     return lines
 
 
@@ -208,18 +207,27 @@ def _sync(variant) -> str:
     return "warp_sync()" if variant.threads == 32 * variant.groups else "cuda.syncthreads()"
 
 
-def _fill(variant, overlaps: bool) -> list[str]:
-    """The first two chunks: weights, which no launch writes, ahead of the wait for the launch before."""
-    rewind = "c = uint32(c - step)"
+def _fetch_first(variant, overlaps: bool) -> list[str]:
+    """The first two chunks: weights, which no launch writes, ahead of the wait for the launch before.
+
+    Ordinary loads (get4): ptxas moves those through the read-only path (load4) to behind the wait.
+    """
     return [
-        *_load_weights(variant, "first_"),
+        *_load_weights(variant, "first_", "get4"),
         "c = uint32(c + step)",
-        *_load_weights(variant, ""),
-        rewind,
+        *_load_weights(variant, "", "get4"),
+        "c = uint32(c - step)",
         *["wait_for_input()"] * overlaps,
         *_load_input(variant, "first_"),
         "c = uint32(c + step)",
         *_load_input(variant, ""),
+    ]
+
+
+def _put_first(variant) -> list[str]:
+    """What need not be done before the first loads; then the first chunk, which the loop finds in shared memory."""
+    return [
+        "steps = uint32(uint32(C + uint32(step - uint32(1))) // step)",
         *(f"sum_{i}_{j} = float32(0)" for i in range(variant.n) for j in range(variant.m)),
         *_put(variant, "first_", "here"),
         _sync(variant),
