@@ -8,6 +8,7 @@ from pathlib import Path
 import fake_kernels
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_network import info, small
 
@@ -15,6 +16,7 @@ from frugal import provenance
 from frugal.cusnn import bench_layer, offered
 from frugal.data.image_to_bin import image_to_bin
 from frugal.errors import FrugalError
+from frugal.models.weights import RANDOM
 from frugal.timing import Arm, Case, CpuDevice, Design, measure_case
 from frugal.timing.case import ARMS_MAX
 from kernels.sparse import ConvShape, variants
@@ -135,6 +137,34 @@ def test_every_case_is_measured_and_right(cases, experiment: str):
         for row in measure_case(case, arms, design, 0, CpuDevice()).rows:
             assert row.status in ("ok", "unstable"), row.reason  # a busy machine may spread a block's samples
             assert (row.verified_before, row.verified_after, row.regime) == (True, True, "wall")
+
+
+class Chosen(torch.nn.Module):
+    """A ReLU before a convolution of one of the map's shapes, 64 channels of 56² to 256, and one of another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.before = torch.nn.Conv2d(3, 64, 3, padding=1)
+        self.own = torch.nn.Conv2d(64, 256, 1, bias=False)
+
+    def forward(self, x):
+        return self.own(torch.relu(self.before(torch.nn.functional.interpolate(x, size=56))))
+
+
+@pytest.mark.parametrize(("origin", "there"), [("trained", True), (RANDOM, False)])
+def test_the_map_takes_real_zeros_where_weights_are_trained(cases, monkeypatch, origin: str, there: bool):
+    monkeypatch.setattr(bench_layer, "load_network", lambda path: (Chosen().eval(), info(origin)))
+    found = cases("break_even", kernel_sizes=[1], sparsities=[0.0, 0.9], batch_sizes=[1, 2])
+    patterns = [(case.axes["pattern"], case.axes["sparsity"], case.axes["batch"]) for case, _ in found]
+    assert patterns.count(("bernoulli", 0.9, 2)) == 3  # three 1×1 shapes
+    # its own zeros are about half: none can be taken away
+    real = [("real", 0.9, 1), ("real", 0.9, 2)] if there else []
+    assert [one for one in patterns if one[0] == "real"] == real
+    for case, arms in found:
+        if case.axes["pattern"] == "real":
+            assert (case.axes["c"], case.axes["k"], case.columns["dataset"]) == (64, 256, "photographs")
+        assert {regime for arm in arms for regime in arm.regimes} == {"wall"}
 
 
 def test_a_batch_that_no_images_fill_is_refused(cases):

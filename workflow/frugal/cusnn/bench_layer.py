@@ -19,7 +19,7 @@ from frugal.cusnn.cases import Layer, case, layers
 from frugal.cusnn.convolutions import Shape, groups
 from frugal.cusnn.rows import DATASET
 from frugal.data.image_to_bin import Manifest, read_bin
-from frugal.models.weights import WeightsInfo, load_network
+from frugal.models.weights import RANDOM, WeightsInfo, load_network
 from frugal.timing import Arm, Case, Device
 from kernels.sparse import ConvShape
 
@@ -60,9 +60,11 @@ def cases(
 
 def _layers(machine: Device, say: Say, made: Callable, wanted: list[str], cusnn: Mapping, pairs: list) -> Cases:
     for weight_file, image_file in pairs:
-        info, manifest, found = _of_network(
+        model, info = load_network(Path(weight_file))
+        manifest, found = _inputs(
             machine,
-            weight_file,
+            model,
+            info,
             image_file,
             lambda named, side: groups(named, cusnn["layers"], cusnn["kernel_sizes"], cusnn["preset"], side),
         )
@@ -77,31 +79,32 @@ def _layers(machine: Device, say: Say, made: Callable, wanted: list[str], cusnn:
 def _break_even(machine: Device, say: Say, made: Callable, wanted: list[str], cusnn: Mapping, pairs: list) -> Cases:
     device = torch.device(machine.kind)
     regimes = (offered.ONE_REGIME[machine.kind],)
-    named = shapes.break_even(cusnn["preset"], cusnn["kernel_sizes"])
+    named = shapes.break_even(cusnn["preset"], cusnn["kernel_sizes"], cusnn["batch_sizes"])
 
     def with_arms(item: Case, shape: ConvShape) -> tuple[Case, list[Arm]]:
         names = offered.one_regime(wanted, machine.kind, shape)
         chosen = made(shape, item.columns["sparsity_measured"], names)
         return item, [dataclasses.replace(arm, regimes=regimes) for arm in chosen]
 
-    for layer in named:
-        for size in cusnn["batch_sizes"]:
-            for sparsity in cusnn["sparsities"]:
-                item = break_even_cases.bernoulli(layer, size, sparsity, device)
-                yield with_arms(item, layer.shape(size))
-    missing = {(layer.c, layer.h, layer.h, layer.n, layer.k, 1): layer for layer in named}
+    for layer, size in named:
+        for sparsity in cusnn["sparsities"]:
+            item = break_even_cases.bernoulli(layer, size, sparsity, device)
+            yield with_arms(item, layer.shape(size))
+    missing: dict[Shape, list[tuple[shapes.Layer, int]]] = {}
+    for layer, size in named:
+        missing.setdefault((layer.c, layer.h, layer.h, layer.n, layer.k, 1), []).append((layer, size))
     for weight_file, image_file in pairs:
-        info, manifest, found = _of_network(
-            machine, weight_file, image_file, lambda every, _: _by_shape(every, missing)
-        )
+        model, info = load_network(Path(weight_file))
+        if info.origin == RANDOM:
+            continue  # the zeros of random weights are drawn to a number, and lie as nobody's do
+        manifest, found = _inputs(machine, model, info, image_file, lambda every, _: _by_shape(every, missing))
         trained = [layer for layer in found if layer.weights == "trained"]
         say(f"{info.network} ({info.origin}): {len(trained)} shapes with real zeros")
         for layer in trained:
             conv = layer.conv
-            chosen = missing.pop((conv.C, conv.H, conv.W, conv.N, conv.k, conv.stride))
-            for size in cusnn["batch_sizes"]:
-                for item in break_even_cases.real(chosen, layer, size, cusnn["sparsities"], DATASET, manifest.sha256):
-                    yield with_arms(item, chosen.shape(size))
+            for own, size in missing.pop((conv.C, conv.H, conv.W, conv.N, conv.k, conv.stride)):
+                for item in break_even_cases.real(own, layer, size, cusnn["sparsities"], DATASET, manifest.sha256):
+                    yield with_arms(item, own.shape(size))
 
 
 def _ladder(machine: Device, made: Callable, cusnn: Mapping) -> Cases:
@@ -119,15 +122,14 @@ def _by_shape(every: Mapping[str, Shape], wanted: Collection[Shape]) -> list[lis
     return [names for names in found if names]
 
 
-def _of_network(
-    machine: Device, weight_file: str, image_file: str, choose: Callable
-) -> tuple[WeightsInfo, Manifest, list[Layer]]:
+def _inputs(
+    machine: Device, model: torch.nn.Module, info: WeightsInfo, image_file: str, choose: Callable
+) -> tuple[Manifest, list[Layer]]:
     """A network's chosen layers with their inputs; choose: of {name: shape} and the images' height."""
-    model, info = load_network(Path(weight_file))
     photographs, manifest = read_bin(image_file, preprocess=info.preprocess)
     side = photographs.shape[2]
     found = layers(model, info, photographs, lambda named: choose(named, side), torch.device(machine.kind))
-    return info, manifest, found
+    return manifest, found
 
 
 def arms(shape: ConvShape, sparsity: float, names: Sequence[str], built: ours.Kernels | None) -> list[Arm]:

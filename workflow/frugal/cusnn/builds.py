@@ -39,9 +39,8 @@ def builds(
 
 
 def _pairs(names: Sequence[str], capabilities: Sequence[str]) -> list[tuple[str, str]]:
-    """Each name once with each capability that its kernel can be built for."""
-    kernels = {name: parse(name) for name in names}
-    return [(name, c) for name, kernel in kernels.items() for c in capabilities if choices.runs_on(kernel, c)]
+    """Each name once with each capability."""
+    return [(name, capability) for name in dict.fromkeys(names) for capability in capabilities]
 
 
 def _besides(cusnn: Mapping[str, object], sm_count: int, capability: str) -> list[str]:
@@ -77,5 +76,5 @@ def _layers(cusnn: Mapping[str, object]) -> list[ConvShape]:
 
 def _map(cusnn: Mapping[str, object]) -> list[ConvShape]:
     """The shapes of the break-even map at every batch size."""
-    named = shapes.break_even(cusnn["preset"], cusnn["kernel_sizes"])
-    return [layer.shape(batch) for layer in named for batch in cusnn["batch_sizes"]]
+    named = shapes.break_even(cusnn["preset"], cusnn["kernel_sizes"], cusnn["batch_sizes"])
+    return [layer.shape(batch) for layer, batch in named]

@@ -62,12 +62,16 @@ def of_preset(layers: Sequence[Layer], preset: str) -> list[Layer]:
     return [layer for layer in layers if preset != "smoke" or (layer.c, layer.h, layer.n, layer.k) in SMOKE]
 
 
-def break_even(preset: str, kernel_sizes: Sequence[int]) -> list[Layer]:
-    """The shapes of the break-even map."""
-    return [layer for layer in of_preset(BREAK_EVEN, preset) if layer.k in kernel_sizes]
+def break_even(preset: str, kernel_sizes: Sequence[int], batch_sizes: Sequence[int]) -> list[tuple[Layer, int]]:
+    """The shapes of the break-even map with their batch sizes; in `smoke` the first batch size alone."""
+    layers = [layer for layer in of_preset(BREAK_EVEN, preset) if layer.k in kernel_sizes]
+    return [(layer, batch) for layer in layers for batch in _batches(preset, batch_sizes)]
 
 
 def ladder(preset: str, batch_sizes: Sequence[int]) -> list[tuple[Layer, int]]:
     """The shapes of the ladder with their batch sizes; in `smoke` the first batch size alone."""
-    batches = batch_sizes[:1] if preset == "smoke" else batch_sizes
-    return [(layer, batch) for layer in of_preset(LADDER, preset) for batch in batches]
+    return [(layer, batch) for layer in of_preset(LADDER, preset) for batch in _batches(preset, batch_sizes)]
+
+
+def _batches(preset: str, batch_sizes: Sequence[int]) -> Sequence[int]:
+    return batch_sizes[:1] if preset == "smoke" else batch_sizes

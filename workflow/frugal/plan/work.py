@@ -92,11 +92,10 @@ def _layers(cfg: Config, kind: str) -> tuple[list[Case], float]:
 def _break_even(cfg: Config, kind: str) -> tuple[list[Case], float]:
     """The same of experiment `break_even` with zeros at random places; how many real masks come to it is not known."""
     ours, cases = cfg.cusnn, []
-    for layer in shapes.break_even(cfg.preset, ours.kernel_sizes):
-        for batch in config.batch_sizes(cfg):
-            shape = layer.shape(batch)
-            names = one_regime([*ours.ours, *ours.baselines], kind, shape)
-            cases += [_case(shape, _in_one(cfg, names, kind))] * len(config.sparsities(cfg))
+    for layer, batch in shapes.break_even(cfg.preset, ours.kernel_sizes, config.batch_sizes(cfg)):
+        shape = layer.shape(batch)
+        names = one_regime([*ours.ours, *ours.baselines], kind, shape)
+        cases += [_case(shape, _in_one(cfg, names, kind))] * len(config.sparsities(cfg))
     return cases, 0.0
 
 
