@@ -49,7 +49,7 @@ def cases(kind):
 
 
 def campaign(kind):
-    """Two sessions of every case; arms of ours take 1, baselines 2 and more on small maps; a comparison of each pair."""
+    """Two sessions of every case: ours take 1, baselines 2 and more on small maps; a comparison of each pair."""
     device = {"cuda": "nvidia-h200-9.0-132sm", "cpu": CPU}[kind]
     runs = [run(session, device, device_kind=kind, cpu_model="AMD EPYC") for session in range(2)]
     rows, pairs = [], []

@@ -8,7 +8,8 @@ import invented_campaigns as invented
 import numpy as np
 
 from frugal import records
-from kernels.sparse import ConvShape, plan
+from kernels.sparse import ConvShape, Variant
+from kernels.sparse.planning import cut
 
 # The last step is the kernel that a plan takes: there is no arm `sparse` beside it.
 LADDER = {
@@ -67,7 +68,7 @@ def ladder(run_id: str, batch: int = 1) -> list[dict]:
     """Every step, two single choices, the paper's scheme and a baseline on four shapes."""
     rows = []
     for place, (c, h, k) in enumerate([(64, 56, 64), (256, 14, 256), (128, 28, 32), (128, 14, 32)]):
-        chosen = plan(ConvShape(batch, c, h, h, k), 132, rung="v3_ballot")
+        chosen = cut(Variant("v3_ballot"), ConvShape(batch, c, h, h, k), 4)
         axes = {"shape": f"{c}x{h}->{k}", "c": c, "h": h, "w": h, "k": k, "r": 3, "stride": 1, "batch": batch,
                 "sparsity": 0.7}  # fmt: skip
         for arm, value in LADDER.items():

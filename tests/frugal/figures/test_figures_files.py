@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import invented_campaigns as invented
+import invented_experiments as experiments
 import pytest
 from matplotlib.figure import Figure
 
@@ -22,7 +23,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
-    """A folder with a smoke campaign and a recorded one; returns (folder, frames)."""
+    """A folder with a smoke campaign and a recorded one of layers; returns (folder, frames)."""
     folder = tmp_path_factory.mktemp("campaign")
     return folder, invented.frames(folder, recorded=invented.h200)
 
@@ -58,6 +59,25 @@ def test_another_process_with_another_hash_seed_gives_the_same_bytes(campaign, d
     arguments = ["cusnn_layer_speedup", str(folder), str(folder / "recorded/nvidia-h200"), str(tmp_path / "speedup")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=os.environ | {"PYTHONHASHSEED": "7"})
     assert digests(tmp_path / path.name for path in drawn) == digests(drawn)
+
+
+def test_figures_are_drawn_where_neither_torch_nor_numba_is(tmp_path):
+    # The environment of the rules that draw has neither; figures ask kernels.sparse and frugal.cusnn all the same.
+    invented.frames(tmp_path, recorded=experiments.everything)
+    folder = tmp_path / "results"
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "numba", "llvmlite"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from frugal import figures
+frames = figures.load(sys.argv[1], [sys.argv[2]])
+for name in figures.NAMES:
+    figures.figure(name, frames)
+"""
+    subprocess.run([sys.executable, "-c", code, str(folder), str(folder / "recorded/nvidia-h200")], check=True)
 
 
 def test_the_png_is_as_wide_as_a_text_column_at_200_dpi(drawn):

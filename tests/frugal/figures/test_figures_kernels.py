@@ -11,7 +11,8 @@ from reading_figures import marks, points, words
 
 from frugal.cusnn.break_even_table import break_even as cusnn_break_even
 from frugal.figures import cusnn, style
-from kernels.sparse import ConvShape, plan
+from kernels.sparse import ConvShape, Variant
+from kernels.sparse.planning import cut
 from kernels.sparse.predict import Machine, predict
 
 # ---- ladder ----------------------------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def test_incorrect_outputs_are_named(tmp_path):
 
 def test_predictions_are_the_models_for_the_variant_and_splits_of_the_row(tmp_path):
     shape = ConvShape(1, 256, 14, 14, 256)
-    chosen = plan(shape, 132, rung="v3_ballot")
+    chosen = cut(Variant("v3_ballot"), shape, 4)
     settings = json.dumps({"variant": chosen.variant.name, "splits": chosen.splits})
 
     def campaign(folder):
