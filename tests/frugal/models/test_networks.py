@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from frugal.cusnn.sparsity import conv_layers
-from frugal.models import DEFINITIONS, NETWORKS, UnknownNetwork, build, keras
+from frugal.models import DEFINITIONS, NETWORKS, WITH_WEIGHTS, UnknownNetwork, build, definitions, keras
 
 TABLE = Path(__file__).parents[2] / "data" / "cusnn" / "layers.csv"
 # torchvision's documentation, "Table of all available classification weights", column Params
@@ -107,7 +107,7 @@ def test_densenet_keys_are_torchvisions():
     assert len(state) == 168 + 2 + 5 * norms  # convolutions, classifier, five tensors a batch norm
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_torchvision_parity(name):
     torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed: nothing to compare with")
     torch.manual_seed(0)
@@ -154,5 +154,25 @@ def test_unknown_definition_lists_what_is_allowed():
 
 
 def test_keras_never_published_a_resnet18():
-    with pytest.raises(UnknownNetwork, match=r"resnet18 has no definition keras_v1"):
+    with pytest.raises(UnknownNetwork, match=r"'keras_v1' of resnet18 is not known: take one of torchvision_v1.5$"):
         build("resnet18", "keras_v1")
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_is_built_in_each_of_its_definitions(name):
+    for definition in definitions(name):
+        with torch.device("meta"):
+            built = build(name, definition, 7)
+        *_, last = built.parameters()
+        assert last.shape[0] == 7
+
+
+@pytest.mark.parametrize("divisor", [0, -4, 0.5])
+def test_a_width_that_cannot_be(divisor):
+    with pytest.raises(UnknownNetwork, match=rf"width_divisor {divisor} of vgg16: it must be a whole number from 1 on"):
+        build("vgg16", width_divisor=divisor)
+
+
+def test_densenets_have_one_width():
+    with pytest.raises(UnknownNetwork, match="densenet169 has its published width alone: take width_divisor 1"):
+        build("densenet169", width_divisor=4)

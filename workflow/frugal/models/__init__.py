@@ -1,6 +1,7 @@
 """The networks that every system measures: a flat file a family, a function a network, torchvision's parameter names.
 
-model = build("resnet50", "torchvision_v1.5")     # untrained
+model = build("resnet50")                         # untrained
+model = build("vgg16", width_divisor=16)          # SFT's, with a sixteenth of the channels
 model, info = load_network(path)                  # with the weights that `frugal.models.weights.convert` wrote
 """
 
@@ -8,10 +9,12 @@ import difflib
 
 from torch import nn
 
-from frugal.models import densenet, resnet
+from frugal.models import darknet, densenet, resnet, unet, vgg
 from frugal.models.errors import UnknownNetwork, WeightsError
 
 NETWORKS = {
+    "darknet19": darknet.darknet19,
+    "darknet19_bn": darknet.darknet19_bn,
     "densenet121": densenet.densenet121,
     "densenet169": densenet.densenet169,
     "densenet201": densenet.densenet201,
@@ -20,21 +23,48 @@ NETWORKS = {
     "resnet50": resnet.resnet50,
     "resnet101": resnet.resnet101,
     "resnet152": resnet.resnet152,
+    "unet_small": unet.unet_small,
+    "vgg16": vgg.vgg16,
+    "vgg16_bn": vgg.vgg16_bn,
 }
+# Whose weights are published, and in which definitions; the others are SFT's, trained from scratch, and have one each.
+WITH_WEIGHTS = tuple(name for name in NETWORKS if name.startswith(("densenet", "resnet")))
 DEFINITIONS = ("torchvision_v1.5", "keras_v1")
+WITHOUT_KERAS = ("resnet18", "resnet34")
 
-__all__ = ["DEFINITIONS", "NETWORKS", "UnknownNetwork", "WeightsError", "build"]
+__all__ = ["DEFINITIONS", "NETWORKS", "WITH_WEIGHTS", "UnknownNetwork", "WeightsError", "build", "definitions"]
 
 
-def build(name: str, definition: str = "torchvision_v1.5", num_classes: int = 1000) -> nn.Module:
-    """Build an untrained network, in training mode as torch does: [B, 3, 224, 224] float32 → [B, num_classes] logits.
+def definitions(name: str) -> tuple[str, ...]:
+    """The definitions of a network in NETWORKS, the one that `build` takes unasked first."""
+    if name not in WITH_WEIGHTS:
+        return ("sft",)
+    return DEFINITIONS[:1] if name in WITHOUT_KERAS else DEFINITIONS
 
-    Raises UnknownNetwork for a name or a definition that is not here.
+
+def build(
+    name: str, definition: str | None = None, num_classes: int | None = None, width_divisor: int = 1
+) -> nn.Module:
+    """Build an untrained network, in training mode as torch does: [B, 3, H, W] float32 → [B, num_classes].
+
+    The output are logits; SFT's vgg and darknet end in a softmax, a U-Net has an output for each pixel. Without a
+    definition the first of `definitions(name)` is taken, without num_classes the network's own. `width_divisor` d makes
+    every width max(2, width // d). Raises UnknownNetwork for a name, a definition or a width that is not here.
     """
     if name not in NETWORKS:
         near = difflib.get_close_matches(str(name), NETWORKS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise UnknownNetwork(f"network {name!r} is not known{hint}: take one of {', '.join(NETWORKS)}")
-    if definition not in DEFINITIONS:
-        raise UnknownNetwork(f"definition {definition!r} of {name} is not known: take one of {', '.join(DEFINITIONS)}")
-    return NETWORKS[name](definition, num_classes)
+    known = definitions(name)
+    if definition not in (None, *known):
+        raise UnknownNetwork(f"definition {definition!r} of {name} is not known: take one of {', '.join(known)}")
+    if not isinstance(width_divisor, int) or width_divisor < 1:
+        raise UnknownNetwork(f"width_divisor {width_divisor!r} of {name}: it must be a whole number from 1 on")
+    if width_divisor > 1 and name.startswith("densenet"):
+        raise UnknownNetwork(f"{name} has its published width alone: take width_divisor 1, or another network")
+    given: dict[str, object] = {"definition": definition or known[0]} if len(known) > 1 else {}
+    if num_classes is not None:
+        given["num_classes"] = num_classes
+    if not name.startswith("densenet"):
+        given["width_divisor"] = width_divisor
+    return NETWORKS[name](**given)

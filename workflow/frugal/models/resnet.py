@@ -5,12 +5,14 @@
 * ``keras_v1``: as in the paper (K. He et al., CVPR 2016, table 1) and in Keras' applications: the stride stands on the
   first 1×1 convolution of a stage, every convolution has a bias, batch norm has eps 1.001e-5. Parameter names are
   torchvision's here too (frugal.models.keras translates).
+
+With a ``width_divisor`` d every width is max(2, width // d): the same graph, narrower.
 """
 
 import torch
 from torch import Tensor, nn
 
-from frugal.models.errors import UnknownNetwork
+from frugal.models.widths import narrowed
 
 BATCH_NORM_EPS = {"torchvision_v1.5": 1e-5, "keras_v1": 1.001e-5}
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -88,14 +90,22 @@ class ResNet(nn.Module):
     Input [B, 3, H, W] float32, normalised as its weights ask (WeightsInfo.preprocess); output [B, num_classes] logits.
     """
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], definition, num_classes):
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, ...],
+        definition: str,
+        num_classes: int,
+        width_divisor: int = 1,
+    ):
         super().__init__()
-        self.conv1 = conv(3, 64, 7, 2, definition)
-        self.bn1 = batch_norm(64, definition)
+        widths = [narrowed(width, width_divisor) for width in STAGE_WIDTHS]
+        self.conv1 = conv(3, widths[0], 7, 2, definition)
+        self.bn1 = batch_norm(widths[0], definition)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        c_in, stages = 64, []
-        for stage, (depth, width) in enumerate(zip(depths, STAGE_WIDTHS, strict=True)):
+        c_in, stages = widths[0], []
+        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             blocks = []
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
@@ -115,30 +125,21 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
-def _basic(depths: tuple[int, ...], name: str, definition: str, num_classes: int) -> ResNet:
-    if definition != "torchvision_v1.5":
-        raise UnknownNetwork(
-            f"{name} has no definition {definition}: Keras published resnet50, resnet101 and resnet152; "
-            f"take torchvision_v1.5 for {name}"
-        )
-    return ResNet(BasicBlock, depths, definition, num_classes)
+def resnet18(definition: str = "torchvision_v1.5", num_classes: int = 1000, width_divisor: int = 1) -> ResNet:
+    return ResNet(BasicBlock, (2, 2, 2, 2), definition, num_classes, width_divisor)
 
 
-def resnet18(definition: str = "torchvision_v1.5", num_classes: int = 1000) -> ResNet:
-    return _basic((2, 2, 2, 2), "resnet18", definition, num_classes)
+def resnet34(definition: str = "torchvision_v1.5", num_classes: int = 1000, width_divisor: int = 1) -> ResNet:
+    return ResNet(BasicBlock, (3, 4, 6, 3), definition, num_classes, width_divisor)
 
 
-def resnet34(definition: str = "torchvision_v1.5", num_classes: int = 1000) -> ResNet:
-    return _basic((3, 4, 6, 3), "resnet34", definition, num_classes)
+def resnet50(definition: str = "torchvision_v1.5", num_classes: int = 1000, width_divisor: int = 1) -> ResNet:
+    return ResNet(Bottleneck, (3, 4, 6, 3), definition, num_classes, width_divisor)
 
 
-def resnet50(definition: str = "torchvision_v1.5", num_classes: int = 1000) -> ResNet:
-    return ResNet(Bottleneck, (3, 4, 6, 3), definition, num_classes)
+def resnet101(definition: str = "torchvision_v1.5", num_classes: int = 1000, width_divisor: int = 1) -> ResNet:
+    return ResNet(Bottleneck, (3, 4, 23, 3), definition, num_classes, width_divisor)
 
 
-def resnet101(definition: str = "torchvision_v1.5", num_classes: int = 1000) -> ResNet:
-    return ResNet(Bottleneck, (3, 4, 23, 3), definition, num_classes)
-
-
-def resnet152(definition: str = "torchvision_v1.5", num_classes: int = 1000) -> ResNet:
-    return ResNet(Bottleneck, (3, 8, 36, 3), definition, num_classes)
+def resnet152(definition: str = "torchvision_v1.5", num_classes: int = 1000, width_divisor: int = 1) -> ResNet:
+    return ResNet(Bottleneck, (3, 8, 36, 3), definition, num_classes, width_divisor)
