@@ -188,6 +188,8 @@ class Kernel:
     def _attributes(self, grid: tuple[int, ...], cluster: tuple[int, int, int], overlap: bool) -> list:
         """The driver's attributes of a launch that has clusters or may overlap."""
         driver, attributes = self.context.driver, []
+        if float(self.report.capability) < 9:  # neither exists there: the kernel was built without
+            return attributes
         blocks = math.prod(cluster)
         if blocks > 1:
             if any(size % part for size, part in zip(grid, cluster, strict=True)):

@@ -26,22 +26,25 @@ class Workspace:
 
         self.device = torch.device(device)
         self.slots = torch.empty(1, dtype=torch.float32, device=self.device)
+        self.sums = torch.zeros(1, dtype=torch.float32, device=self.device)
         self.tickets = torch.zeros(1, dtype=torch.int32, device=self.device)
 
-    def reserve(self, slot_floats: int, tickets: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(slots float32, tickets int32), flat, at least so long; the tickets are zero."""
+    def reserve(self, slot_floats: int, tickets: int, *, atomic: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """(slots float32, tickets int32), flat, at least so long; tickets are zero, and the slots of `atomic`."""
         import torch
 
-        if self.slots.numel() < slot_floats:
+        if atomic and self.sums.numel() < slot_floats:
+            self.sums = torch.zeros(slot_floats, dtype=torch.float32, device=self.device)
+        if not atomic and self.slots.numel() < slot_floats:
             self.slots = torch.empty(slot_floats, dtype=torch.float32, device=self.device)
         if self.tickets.numel() < tickets:
             self.tickets = torch.zeros(tickets, dtype=torch.int32, device=self.device)
-        return self.slots, self.tickets
+        return (self.sums if atomic else self.slots), self.tickets
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return 4 * (self.slots.numel() + self.tickets.numel())
+        return 4 * (self.slots.numel() + self.sums.numel() + self.tickets.numel())
 
 
 def arguments(
@@ -67,12 +70,18 @@ def arguments(
     _check("w_packed", w_packed, (shape.C, shape.k, shape.k, padded))
     if shape.B * max(x.stride(0), y.stride(0)) >= 2**31:
         raise UnsupportedShape("the batch spans 2^31 elements or more: the kernels index fewer; split the batch.")
-    slots, tickets = workspace.reserve(plan.slot_floats, plan.tickets)
+    atomic = plan.variant.reduce == "atomic"
+    slots, tickets = workspace.reserve(plan.slot_floats, plan.tickets, atomic=atomic)
     tiles_w = -(-shape.W_out // plan.variant.tw)
     flags = _flags(bias, fused)
     if flags and "flags" not in dict(plan.variant.parameters):
         raise UnsupportedShape(f"kernel {plan.variant.name} fuses nothing: plan with a v6_fused or pointwise kernel.")
-    nothing = _flat(y)  # stands in for what the flags leave unread
+    if flags & (PRE_AFFINE | PRE_RELU) and not getattr(plan.variant, "prologue", True):
+        raise UnsupportedShape(
+            f"kernel {plan.variant.name} takes its input as it is: build the variant with prologue=True."
+        )
+    weights = _weights(plan, w_packed)
+    nothing = weights  # stands in for what the flags leave unread
     if bias is not None:
         _check_vector("bias", bias, shape.N)
     if fused.pre_scale is not None:
@@ -86,7 +95,7 @@ def arguments(
             )
     values = {
         "x": _flat(x),
-        "w": _weights(plan, w_packed),
+        "w": weights,
         "y": _flat(y),
         "slots": slots,
         "tickets": tickets,
@@ -117,10 +126,16 @@ def arguments(
 
 def _weights(plan: Plan, w_packed: torch.Tensor) -> torch.Tensor:
     """The packed weights, flat; for v6_fused [C, groups of 32·o channels, k·k, 32·o]: all at fixed distances."""
+    import torch
+
     if plan.variant.rung != "v6_fused":
         return w_packed.detach().reshape(-1)
     wide = 32 * plan.variant.outputs_per_lane
-    return w_packed.detach().reshape(plan.shape.C, plan.shape.k**2, -1, wide).transpose(1, 2).reshape(-1)
+    laid_out = w_packed.detach().reshape(plan.shape.C, plan.shape.k**2, -1, wide).transpose(1, 2).reshape(-1)
+    if laid_out.is_cuda:
+        # A launch that overlaps reads weights before it waits for the launch ahead of it, which may be this copy.
+        torch.cuda.current_stream(laid_out.device).synchronize()
+    return laid_out
 
 
 def _flags(bias: torch.Tensor | None, fused: Fused) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from kernels.sparse import paper
+from kernels.sparse import paper, pointwise
 from kernels.sparse.variant import Variant
 
 
-def parse(name: str) -> Variant | paper.Transform | paper.Conv | paper.Count:
+def parse(name: str) -> Variant | pointwise.Variant | paper.Transform | paper.Conv | paper.Count:
     """The kernel of a name: what has `name`, `threads`, `parameters` and `source`. Raises ValueError if it is none."""
-    return paper.parse(name) if name.startswith("paper_") else Variant.parse(name)
+    if name.startswith("paper_"):
+        return paper.parse(name)
+    return pointwise.Variant.parse(name) if name.startswith("pointwise_") else Variant.parse(name)

@@ -14,6 +14,10 @@ the window with F_t multiply-adds, F_u the other multiply-adds, s the share of z
 The numbers were fitted by least squares of log time to 1472 launches on an H200 (30 kernels, 8 shapes, batch 1 and 8,
 s from 0 to 1; probe of 2026-11-21). Of these same launches half are within 5.4 % and nine tenths within 14.3 %; how far
 the model holds for other shapes and GPUs was not measured.
+
+v6_fused has the same terms with numbers of its own (`V6`), its cluster in the place of tickets, and no node: launches
+overlap. Fitted to 1923 launches (34 kernels, 11 shapes, batch 1 to 8; probe of 2026-11-21), it holds less well: half
+are within 18 %, nine tenths within 43 %. What it leaves out: clusters do not fill every multiprocessor.
 """
 
 from __future__ import annotations
@@ -35,6 +39,23 @@ STEP_S = 0.16e-6
 REDUCTION = 3.2  # times the shared memory's bandwidth bound: barriers, and one chunk after the other
 TICKET_S = 1.19e-6
 SLOT_S = 0.021e-6
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a rung's terms are multiplied with; see the module."""
+
+    issue: float = ISSUE
+    step_s: float = STEP_S
+    reduction: float = REDUCTION
+    start_s: float = START_S
+    node: bool = True
+    shared_s: float = TICKET_S
+    slot_s: float = SLOT_S
+
+
+V3 = Costs()
+V6 = Costs(issue=0.78, step_s=0.30e-6, reduction=4.7, start_s=0.30e-6, node=False, shared_s=1.15e-6, slot_s=0.0)
 
 
 @dataclass(frozen=True)
@@ -65,11 +86,12 @@ class Prediction:
 def predict(plan: Plan, shape: ConvShape, sparsity: float, machine: Machine = H200) -> Prediction:
     """The model's time of a plan at an input sparsity (share of zeros, 0 to 1). Formulas: see the module.
 
-    Raises ValueError for a rung other than v3_ballot or a sparsity outside 0 to 1.
+    Raises ValueError for a rung other than v3_ballot and v6_fused or a sparsity outside 0 to 1.
     """
     variant = plan.variant
-    if variant.rung != "v3_ballot":
-        raise ValueError(f"plan of {variant.rung}: the model describes v3_ballot; show other rungs without it.")
+    if variant.rung not in ("v3_ballot", "v6_fused"):
+        raise ValueError(f"plan of {variant.rung}: the model describes v3_ballot and v6_fused; show others without it.")
+    costs = V6 if variant.rung == "v6_fused" else V3
     if not 0 <= sparsity <= 1:
         raise ValueError(f"sparsity = {sparsity}: a share of zeros from 0 to 1 is needed.")
     blocks = plan.grid[0] * plan.grid[1] * plan.grid[2]
@@ -81,13 +103,13 @@ def predict(plan: Plan, shape: ConvShape, sparsity: float, machine: Machine = H2
     weight_bytes = 4 * shape.k**2 * 32 * variant.outputs_per_lane * variant.warps * steps * blocks
     instructions = rounds * variant.warps * steps * slots(variant, sparsity)
     terms = {
-        "node": machine.node_s,
-        "start": START_S,
-        "arithmetic": instructions / (ISSUE * lanes) / machine.clock_hz,
+        "node": machine.node_s if costs.node else 0.0,
+        "start": costs.start_s,
+        "arithmetic": instructions / (costs.issue * lanes) / machine.clock_hz,
         "weights": weight_bytes / machine.l2_bytes_per_s,
-        "latency": steps * STEP_S,
-        "reduction": REDUCTION * rounds * exchanged / 128 / machine.clock_hz,
-        "tickets": TICKET_S + SLOT_S * plan.splits * values / variant.warps if plan.splits > 1 else 0.0,
+        "latency": steps * costs.step_s,
+        "reduction": costs.reduction * rounds * exchanged / 128 / machine.clock_hz,
+        "tickets": costs.shared_s + costs.slot_s * plan.splits * values / variant.warps if plan.splits > 1 else 0.0,
     }
     hidden = min(terms["arithmetic"], terms["weights"])
     return Prediction(sum(terms.values()) - hidden, max(terms, key=terms.__getitem__), terms)

@@ -21,6 +21,7 @@ is zero before and after.
 
 from __future__ import annotations
 
+from kernels.sparse import v6_memory
 from kernels.sparse.emit import ALL_LANES, WIDE_PRELUDE, indent, u
 from kernels.sparse.fused import PRE_AFFINE, PRE_RELU
 from kernels.sparse.taps import taps, window
@@ -39,6 +40,7 @@ PARAMETERS = (
 
 def source(variant, capability: str | None) -> str:
     """Python source of the kernel `v6_fused` for the variant."""
+    variant = v6_memory.reduced(variant, capability)
     body = _setup(variant, capability) + _main_loop(variant) + reduce_warps(variant, capability)
     body += across(variant)
     head = [f"def v6_fused({', '.join(name for name, _ in PARAMETERS)}):"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from kernels.sparse.taps import window
 
 REGISTER_FILE = 65536  # registers of a multiprocessor, compute capability 7.0 to 9.0
@@ -12,6 +14,12 @@ CLUSTER_MAX = 16  # blocks of a cluster, where the function allows more than the
 def pitch(variant) -> int:
     """Floats between the rows of a window in shared memory."""
     return -(-window(variant.th, variant.tw, variant.k, variant.stride)[1] // 4) * 4
+
+
+def reduced(variant, capability: str | None):
+    """The variant as it is built: without clusters (before capability 9.0, and in the simulator) tickets stand in."""
+    clusters = capability is not None and float(capability) >= 9
+    return variant if clusters or variant.reduce != "cluster" else dataclasses.replace(variant, reduce="ticket")
 
 
 def window_floats(variant) -> int:
@@ -45,6 +53,7 @@ def phases(variant, capability: str | None) -> list[list[int]]:
 
 def shared_floats(variant, capability: str | None) -> int:
     """Floats of dynamic shared memory: windows, then the warps' sums, then the block's tile."""
+    variant = reduced(variant, capability)
     partial = variant.warps * 32 * variant.outputs_per_lane * max(map(len, phases(variant, capability)))
     return warps_windows_floats(variant) + partial + tile_floats(variant)
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from kernels.build import KernelSource
-from kernels.sparse import v1_naive, v2_dense, v3_ballot, v6_fused, v6_memory
+from kernels.sparse import pointwise, v1_naive, v2_dense, v3_ballot, v6_fused, v6_memory
 
 RUNGS = {"v1_naive": v1_naive, "v2_dense": v2_dense, "v3_ballot": v3_ballot, "v6_fused": v6_fused}
 FETCHES = {
@@ -149,28 +149,43 @@ class Variant:
         )
 
 
-def variants() -> tuple[Variant, ...]:
-    """The default build set: 13 kernels a capability, for 3×3 filters with stride 1.
+def variants() -> tuple[Variant | pointwise.Variant, ...]:
+    """The default build set: 16 kernels a capability, for filters of 3×3 and 1×1, strides 1 and 2.
 
-    Chosen from 25 skipping and 5 dense kernels timed on an H200 (probe of 2026-11-21): for the eight 3×3 shapes of
-    ResNet-50 and DenseNet-169 the best of the set is within 2.3 % of the best of all at batch 1. At batch 8 it is
-    within 3.3 %, but for 128,28→32 (7.5 %): the 16 warps that win there leave 128 registers a thread, which
-    spills below 9.0.
+    Chosen from 21 skipping and 16 dense kernels timed on an H200 (probe of 2026-11-21) at batch 1, 2, 4 and 8: for the
+    eight 3×3 shapes of ResNet-50 and DenseNet-169 the best of the set is 0.3 % (skipping) and 0.7 % (dense) slower than
+    the best of all, by geometric mean; for the three with stride 2 it is 4 % and 12 %.
     """
-    skip = (
-        Variant("v3_ballot"),  # 56², 14²; batch 8 with N = 32
-        Variant("v3_ballot", th=4),  # 512,7→512, 128,56→32, 128,28→32
-        Variant("v3_ballot", th=4, outputs_per_lane=2),  # every shape of ResNet-50 at batch 8
-        Variant("v3_ballot", th=2),  # 128,14→32
-        Variant("v3_ballot", th=1, fetch="branch"),  # 128,7→32: the least steps in a row
-    )
-    # The best dense kernel of N >= 128 at batch 8, by up to 17 %: without it skipping would look better than it is. It
-    # spills 104 to 112 bytes below 9.0.
-    dense = Variant("v3_ballot", outputs_per_lane=2, skip=False)
+
+    def v6(th, tw, outputs_per_lane, warps, **more):
+        return Variant(
+            "v6_fused", th=th, tw=tw, outputs_per_lane=outputs_per_lane, warps=warps, reduce="cluster", **more
+        )
+
     return (
-        *skip,
-        *(variant.twin for variant in skip),
-        dense,
+        v6(4, 7, 2, 16),
+        v6(2, 7, 2, 16),
+        v6(4, 7, 2, 8, min_taps=8),
+        v6(4, 7, 1, 16, min_taps=6),
+        v6(2, 7, 1, 16),
+        v6(1, 7, 1, 8),
+        v6(7, 7, 1, 16),
+        v6(7, 7, 2, 8, skip=False),
+        v6(4, 7, 1, 16, skip=False),
+        v6(1, 7, 1, 8, skip=False),
+        v6(7, 7, 1, 8, skip=False),
+        v6(2, 7, 2, 16, stride=2),
+        v6(2, 7, 2, 16, stride=2, skip=False),
+        *pointwise.variants(),
+    )
+
+
+def ladder() -> tuple[Variant, ...]:
+    """The kernels of the steps before the last generator, which the ladder measures beside it."""
+    return (
+        Variant("v3_ballot"),
+        Variant("v3_ballot", th=4),
+        Variant("v3_ballot", th=2),
         Variant("v2_dense", th=2, warps=4, skip=False, fetch="direct"),
         Variant("v1_naive", th=1, tw=1, skip=False, fetch="direct"),
     )

@@ -20,8 +20,11 @@ SMALL = {
     "data": {"n_images": 6, "size": 64},
     "kernels": {"capabilities": ["9.0"]},
     "timing": {"block_max_s": 0.02, "n_min": 3, "regimes": ["wall"]},
-    "cusnn": {"networks": ["resnet50"], "weights": "synthetic", "ours": ["sparse"], "baselines": ["onednn_fp32"]},
-}
+    "cusnn": {
+        "networks": ["resnet50"], "weights": "synthetic", "ours": ["sparse"], "baselines": ["onednn_fp32"],
+        "batch_sizes": [1], "sparsities": [0.5],
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

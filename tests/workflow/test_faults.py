@@ -17,6 +17,7 @@ from frugal import refresh
 
 # Sessions that last long enough to be killed; another design also makes Snakemake run the session again.
 SLOW = {"block_min_s": 0.4, "block_max_s": 0.5, "n_min": 3, "regimes": ["wall"]}
+LAYERS = SMALL["cusnn"] | {"experiments": ["sparsity", "layers"]}
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,9 @@ def test_a_broken_configuration_ends_in_its_sentence(campaign: Campaign, changes
 
 def test_a_killed_run_goes_on_where_it_was(finished: Campaign, tmp_path: Path):
     copy = finished.copy_to(tmp_path / "copy")
-    copy.configure(timing=SLOW)
+    copy.configure(timing=SLOW, cusnn=LAYERS)
     raw = copy.folder / "results/raw/smoke/local/cusnn/layers/session-0.parquet"
-    log = copy.folder / "logs/bench_layer/local/session-0.log"
+    log = copy.folder / "logs/bench_layer/local/layers/session-0.log"
     process = copy.start()
     journal = raw.with_name("session-0.parquet.partial")
     try:
@@ -63,7 +64,7 @@ def test_a_killed_run_goes_on_where_it_was(finished: Campaign, tmp_path: Path):
 
 def test_a_job_dies_with_snakemake(finished: Campaign, tmp_path: Path):
     copy = finished.copy_to(tmp_path / "copy")
-    copy.configure(timing=SLOW)
+    copy.configure(timing=SLOW, cusnn=LAYERS)
     raw = copy.folder / "results/raw/smoke/local/cusnn/layers/session-0.parquet"
     process = copy.start()
     journal = raw.with_name("session-0.parquet.partial")

@@ -13,7 +13,8 @@ from frugal import figures, records, refresh
 
 TARGETS = ("figures", "results", "claims", "cusnn", "all")
 
-# The small campaign measures cuSNN alone.
+# Experiments of the small campaign that are timed; it measures cuSNN alone.
+TIMED = ("layers", "break_even", "ladder", "networks")
 DRAWN = [name for name in figures.NAMES if name.startswith("cusnn_")]
 
 
@@ -50,7 +51,7 @@ def test_every_attempted_case_has_a_row_and_provenance(finished: Campaign):
     runs = records.read(results / "runs.parquet", "runs").to_pylist()
     rows = records.read(results / "measurements.parquet", "measurements").to_pylist()
     samples = records.read(results / "samples.parquet", "samples").to_pylist()
-    assert {run["experiment"] for run in runs} == {"sparsity", "layers"}
+    assert {run["experiment"] for run in runs} == {"sparsity", *TIMED}
     assert len({run["campaign_id"] for run in runs}) == 1
     timed = [row for row in rows if row["experiment"] == "layers"]
     shapes = {(row["c"], row["h"], row["k"]) for row in timed}
@@ -65,9 +66,40 @@ def test_every_attempted_case_has_a_row_and_provenance(finished: Campaign):
         assert row["conditional"]
     controls = [row for row in rows if row["system"] == "control"]
     assert {row["experiment"] for row in controls} == {"null", "planted", "planted_copy", "wrong"}
-    assert {json.loads(row["axes_json"])["host"] for row in controls} == {"cusnn/layers"}
-    measured = [row for row in (*timed, *controls) if row["experiment"] != "wrong"]
-    assert {sample["case_id"] for sample in samples} == {row["case_id"] for row in measured}
+    assert {json.loads(row["axes_json"])["host"] for row in controls} == {f"cusnn/{name}" for name in TIMED}
+    measured = [row for row in rows if row["metric"] == "time" and row["value"] is not None]
+    of_time = {sample["case_id"] for sample in samples if sample["metric"] == "time"}
+    assert of_time == {row["case_id"] for row in measured}
+
+
+def test_each_experiment_leaves_its_rows(finished: Campaign):
+    rows = records.read(finished.folder / "results/measurements.parquet", "measurements").to_pylist()
+    found = {name: [row for row in rows if row["experiment"] == name] for name in TIMED}
+    # three shapes, one share of zeros; of the ladder two shapes, whose steps are for a GPU
+    assert len({row["case_id"] for row in found["break_even"]}) == 3
+    assert {(row["sparsity_target"], row["sparsity_pattern"]) for row in found["break_even"]} == {(0.5, "iid")}
+    assert len({row["case_id"] for row in found["ladder"]}) == 2
+    steps = [row for row in found["ladder"] if row["arm"].startswith("v")]
+    assert {row["status"] for row in steps} == {"unsupported"}
+    assert all("GPU" in row["reason"] for row in steps)
+    assert {row["arm"] for row in found["networks"]} >= {"sparse", "onednn_fp32"}
+    others = [row for row in (*found["break_even"], *found["ladder"]) if row not in steps]
+    assert {row["status"] for row in others} <= {"ok", "unstable"}
+
+
+def test_the_tables_of_cusnn_are_written(finished: Campaign, tmp_path):
+    copy = finished.copy_to(tmp_path / "copy")
+    done = copy.run("--", "cusnn")
+    assert done.returncode == 0, done.stdout[-4000:]
+    folder = copy.folder / "results/cusnn"
+    (line,) = (folder / "layers_resnet50_b1.csv").read_text().splitlines()
+    *sizes, t1, t2, t3, t4 = line.split(", ")
+    assert sizes == ["1", "256", "4", "4", "256"]  # 14 pixels of an image of 64 in place of 224
+    assert float(t1) > 0
+    assert float(t4) > 0
+    assert (t2, t3) == ("", "")  # neither a matrix product nor TF32 was measured
+    assert json.loads((folder / "layers_resnet50_b1.json").read_text())["unit"] == "ms"
+    assert (folder / "break_even.csv").read_text().startswith("device_key,c,h,w,k,r,stride,batch,pattern,")
 
 
 def test_a_session_says_what_its_controls_showed(finished: Campaign):
@@ -126,7 +158,7 @@ def test_snakemakes_own_report_shows_every_figure_with_its_caption(finished: Cam
 
 FIGURES = {*(f"figure_{name}" for name in DRAWN), "figures"}
 TABLES = {"aggregate", "compare", *FIGURES}
-MEASURED = {"bench_layer", *TABLES}
+MEASURED = {"bench_layer", "bench_network", *TABLES}
 
 
 @pytest.mark.parametrize(
@@ -140,6 +172,8 @@ MEASURED = {"bench_layer", *TABLES}
         ("timing", {"sessions": 2}, MEASURED),
         ("timing", {"n_min": 4}, MEASURED),
         ("cusnn", {"baselines": []}, MEASURED),
+        ("cusnn", {"sparsities": [0.6]}, {"bench_layer", *TABLES}),
+        ("cusnn", {"policy": "always"}, {"bench_network", *TABLES}),
         ("cusnn", {"seed": 2}, {"network_weights", "cusnn_sparsity", *MEASURED}),
         ("data", {"n_images": 7}, {"image_to_bin", "network_weights", "cusnn_sparsity", *MEASURED}),
         ("kernels", {"capabilities": ["8.0", "9.0"]}, {"build_kernel", *MEASURED}),
@@ -157,7 +191,7 @@ def test_an_edit_reruns_what_depends_on_it_and_nothing_else(finished, section, c
     if not rules:
         assert "Nothing to be done" in done.stdout
     if change == {"sessions": 2}:
-        assert planned(done.stdout)["bench_layer"] == 1  # the first session is not measured again
+        assert planned(done.stdout)["bench_layer"] == 3  # of three experiments; no first session is measured again
 
 
 def test_what_refresh_mends_is_measured_anew(finished: Campaign, tmp_path, monkeypatch):

@@ -36,6 +36,12 @@ def written(variants: Iterable[Variant], folder: Path) -> list[Path]:
     return prefixes
 
 
+def weights(given: dict) -> torch.Tensor:
+    """The weights among a launch's arguments by name, as `pack_weights` has them: v6 has its groups' side by side."""
+    c, groups = given["C"], given.get("groups", 1)
+    return given["w"].view(c, groups, 9, -1).transpose(1, 2).reshape(c, 3, 3, -1)
+
+
 class FakeKernel:
     """Takes what a kernel takes, and writes y[b, n, i, j] = the sum of x·w of a 3×3 convolution when it is launched."""
 
@@ -47,7 +53,7 @@ class FakeKernel:
         self.bound.append((grid, block, args, cluster, overlap))
         given = dict(zip((name for name, _ in self.report.parameters), args, strict=True))
         c, h, w = given["C"], given["H"], given["W"]
-        packed = given["w"].view(c, 3, 3, -1)
+        packed = weights(given)
 
         def launch() -> None:
             x = given["x"].view(-1, c, h, w)

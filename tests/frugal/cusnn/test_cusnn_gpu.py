@@ -22,6 +22,7 @@ from kernels.build import build
 from kernels.launch import Launch
 from kernels.sparse import ConvShape, Variant, Workspace, arguments, pack_weights, reference, variants
 from kernels.sparse.planning import Plan, cut
+from kernels.sparse.variant import ladder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,14 +44,16 @@ def fits(variant: Variant, n: int) -> bool:
 
 def splits(variant: Variant, c: int) -> list[int]:
     """Splits in which every block has channels; one for the rungs that cannot split."""
-    return [s for s in (1, 2, 5) if s == 1 or (variant.rung == "v3_ballot" and (s - 1) * variant.warps < c)]
+    return [
+        s for s in (1, 2, 5) if s == 1 or (variant.rung in ("v3_ballot", "v6_fused") and (s - 1) * variant.warps < c)
+    ]
 
 
 def plans(variant: Variant, shape: ConvShape) -> list[Plan]:
     return [cut(variant, shape, s) for s in splits(variant, shape.C)]
 
 
-BY_NAME = {variant.name: variant for variant in variants()}
+BY_NAME = {v.name: v for v in (*variants(), *ladder()) if v.k == 3 and v.stride == 1}
 each_variant = pytest.mark.parametrize("variant", BY_NAME.values(), ids=BY_NAME)
 each_batch = pytest.mark.parametrize("batch", [1, 3])
 each_ragged = pytest.mark.parametrize(
@@ -117,7 +120,9 @@ def bind(kernels: ours.Kernels, planned: Plan, x, w, workspace: Workspace | None
     inner_x, inner_y = wide_x[:, EDGE:-EDGE], wide_y[:, EDGE:-EDGE]
     inner_x.copy_(x)
     given = arguments(planned, inner_x, pack_weights(w.to(DEVICE)), inner_y, workspace or kernels.workspace)
-    launch = kernels.kernel(planned.variant.name).bind(planned.grid, planned.block, given)
+    launch = kernels.kernel(planned.variant.name).bind(
+        planned.grid, planned.block, given, cluster=planned.cluster, overlap=planned.overlap
+    )
     return Bound(launch, inner_x, inner_y, wide_y)
 
 

@@ -13,7 +13,8 @@ from measured_layers import CONV, SHAPE, layer_case, layer_inputs, measured
 from frugal.cusnn import choices, ours
 from frugal.provenance import source_hash
 from frugal.timing import Unsupported
-from kernels.sparse import ConvShape, pack_weights, plan, variants
+from kernels.sparse import ConvShape, Variant, pack_weights, plan, variants
+from kernels.sparse.variant import ladder
 
 CPU = ours.OFFERED["cpu"]
 
@@ -92,19 +93,26 @@ def test_a_step_of_the_ladder_is_a_row_that_says_what_it_needs(name: str):
 # ---- GPU, faked ------------------------------------------------------------------------------------------------------
 
 
+# arm: (rung, skips zeros)
 LAUNCHED = {
-    "sparse": ("v3_ballot", True), "dense_twin": ("v3_ballot", False), "v3_ballot": ("v3_ballot", True),
-    "v2_dense": ("v2_dense", False), "v1_naive": ("v1_naive", False),
+    "sparse": ("v6_fused", True), "dense_twin": ("v6_fused", False), "v6_fused": ("v6_fused", True),
+    "v3_ballot": ("v3_ballot", True), "v2_dense": ("v2_dense", False), "v1_naive": ("v1_naive", False),
 }  # fmt: skip
+BUILT = [variant for variant in (*variants(), *ladder()) if isinstance(variant, Variant)]
+
+
+def launched(name: str):
+    rung, skip = LAUNCHED[name]
+    return plan(SHAPE, 132, skip=skip, rung=rung, variants=BUILT)
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
 def test_an_arm_of_a_gpu_carries_its_kernels_numbers(name: str, tmp_path: Path, monkeypatch):
-    kernels, loads = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    kernels, loads = fake_kernels.kernels(BUILT, tmp_path, monkeypatch)
     made = arm(name, kernels)
-    rung, skip = LAUNCHED[name]
-    chosen = plan(SHAPE, 132, skip=skip, rung=rung)
-    number = [variant.name for variant in variants()].index(chosen.variant.name)
+    chosen = launched(name)
+    number = [variant.name for variant in BUILT].index(chosen.variant.name)
+    skip = LAUNCHED[name][1]
     backend = "sparse" if skip else "dense_twin"
     assert made.settings == {"variant": chosen.variant.name, "splits": chosen.splits, "backend": backend}
     assert made.flop == (1.5 if skip else 2.0) * SHAPE.macs  # a quarter of the input is zero
@@ -118,26 +126,25 @@ def test_an_arm_of_a_gpu_carries_its_kernels_numbers(name: str, tmp_path: Path, 
 
 @pytest.mark.parametrize("name", LAUNCHED)
 def test_an_arm_of_a_gpu_binds_the_planned_launch_to_its_own_output(name: str, tmp_path: Path, monkeypatch):
-    kernels, loads = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    kernels, loads = fake_kernels.kernels(BUILT, tmp_path, monkeypatch)
     inputs, made = layer_inputs(), arm(name, kernels)
     prepared = made.prepare(inputs)
     (y,) = prepared.outputs
     assert y.shape == (SHAPE.B, CONV.N, CONV.H, CONV.W)
-    ((grid, block, args, *launched),) = kernels.kernel(made.settings["variant"]).bound
-    rung, skip = LAUNCHED[name]
-    chosen = plan(SHAPE, 132, skip=skip, rung=rung)
-    assert (grid, block, *launched) == (chosen.grid, chosen.block, chosen.cluster, chosen.overlap)
+    ((grid, block, args, *how),) = kernels.kernel(made.settings["variant"]).bound
+    chosen = launched(name)
+    assert (grid, block, *how) == (chosen.grid, chosen.block, chosen.cluster, chosen.overlap)
     named = dict(zip((parameter for parameter, _ in chosen.variant.parameters), args, strict=True))
     assert named["x"].data_ptr() == inputs["x"].data_ptr()
     assert named["y"].data_ptr() == y.data_ptr()
-    assert torch.equal(named["w"], pack_weights(inputs["w"]).flatten())
+    assert torch.equal(fake_kernels.weights(named), pack_weights(inputs["w"]))
     assert prepared.run() is None
     torch.testing.assert_close(y.double(), layer_case().reference(inputs).y, rtol=0, atol=1e-4)
     assert loads == [tmp_path / f"{chosen.variant.name}.sm_90"]
 
 
 def test_a_kernel_is_loaded_once_and_all_share_a_workspace(tmp_path: Path, monkeypatch):
-    kernels, loads = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    kernels, loads = fake_kernels.kernels(BUILT, tmp_path, monkeypatch)
     made = arm("sparse", kernels)
     first, second = made.prepare(layer_inputs()), made.prepare(layer_inputs())
     assert len(loads) == 1
@@ -147,7 +154,7 @@ def test_a_kernel_is_loaded_once_and_all_share_a_workspace(tmp_path: Path, monke
 
 
 def test_a_gpus_arms_measured_end_to_end_on_fake_kernels(tmp_path: Path, monkeypatch):
-    kernels, _ = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+    kernels, _ = fake_kernels.kernels(BUILT, tmp_path, monkeypatch)
     rows = measured(*(arm(name, kernels) for name in LAUNCHED))
     assert {name for name, _ in rows} == set(LAUNCHED)
     for row in rows.values():
@@ -156,8 +163,8 @@ def test_a_gpus_arms_measured_end_to_end_on_fake_kernels(tmp_path: Path, monkeyp
 
 
 def test_a_kernel_that_was_not_built_leaves_a_row_that_says_so(tmp_path: Path, monkeypatch):
-    missing = arm("sparse", fake_kernels.kernels(variants(), tmp_path, monkeypatch)[0]).settings["variant"]
-    kernels, loads = fake_kernels.kernels([v for v in variants() if v.name != missing], tmp_path / "some", monkeypatch)
+    missing = arm("sparse", fake_kernels.kernels(BUILT, tmp_path, monkeypatch)[0]).settings["variant"]
+    kernels, loads = fake_kernels.kernels([v for v in BUILT if v.name != missing], tmp_path / "some", monkeypatch)
     with pytest.raises(
         Unsupported, match=f"{missing} was not built .* its target is results/kernels/sparse/{missing}.sm_90.json"
     ):
@@ -173,17 +180,18 @@ def test_a_kernel_that_was_not_built_leaves_a_row_that_says_so(tmp_path: Path, m
 
 
 def test_a_shape_that_no_kernel_computes_is_a_row_that_says_so(tmp_path: Path, monkeypatch):
-    kernels, _ = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
-    strided = ConvShape(1, 16, 8, 8, 32, k=1, stride=2, pad=0)
-    assert not any((v.k, v.stride) == (1, 2) for v in variants())
-    made = ours.arm("sparse", strided, kernels, sparsity=0.0, bytes_min=1.0)
-    with pytest.raises(Unsupported, match=r"k = 1, stride = 2 and N = 32.*leave this layer to cuDNN"):
+    kernels, _ = fake_kernels.kernels(BUILT, tmp_path, monkeypatch)
+    large = ConvShape(1, 8, 8, 8, 32, k=3, stride=2, pad=0)
+    made = ours.arm("sparse", large, kernels, sparsity=0.0, bytes_min=1.0)
+    with pytest.raises(Unsupported, match=r"pad = 0 with k = 3.*leave this layer to cuDNN"):
         made.prepare({})
 
 
-def test_an_ablation_that_changes_nothing_is_no_arm(tmp_path: Path, monkeypatch):
-    kernels, _ = fake_kernels.kernels(variants(), tmp_path, monkeypatch)
+def test_an_ablation_keeps_all_else_and_one_that_changes_nothing_is_no_arm(tmp_path: Path, monkeypatch):
+    kernels, _ = fake_kernels.kernels(BUILT, tmp_path, monkeypatch)
+    whole = launched("sparse")
     found = {name: arm(name, kernels) for name in choices.ABLATIONS}
-    assert found["sparse@skip=false"].settings["backend"] == "dense_twin"
-    assert found["sparse@outputs_per_lane=1"] is None  # the plan has one output a lane
-    assert plan(SHAPE, 132).variant.outputs_per_lane == 1
+    twin = found["sparse@skip=false"].settings
+    assert (twin["variant"], twin["splits"], twin["backend"]) == (whole.variant.twin.name, whole.splits, "dense_twin")
+    narrow = found["sparse@outputs_per_lane=1"]
+    assert (narrow is None) == (whole.variant.outputs_per_lane == 1)

@@ -25,8 +25,8 @@ def test_channel_slices_are_passed_from_their_first_element_with_their_batch_str
         start = image * found["x_batch"]
         assert torch.equal(found["x"][start : start + 40 * 63], x[image].flatten())
     assert len(found["y"]) == 64 * 63 + 33 * 63
-    assert found["Np"] == 64
-    assert (found["tiles_w"], found["splits"]) == (-(-7 // PLAN.variant.tw), PLAN.splits)
+    assert found["groups"] == 64 // (32 * PLAN.variant.outputs_per_lane)
+    assert (found["tiles_h"], found["splits"]) == (-(-9 // PLAN.variant.th), PLAN.splits)
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_a_workspace_grows_and_keeps_zero_tickets():
     slots, tickets = workspace.reserve(200, 30)
     assert len(slots) >= 200
     assert (tickets.dtype, len(tickets), int(tickets.abs().sum())) == (torch.int32, 30, 0)
-    assert workspace.nbytes == 4 * (len(slots) + len(tickets))
+    assert workspace.nbytes == 4 * (len(slots) + 1 + len(tickets))

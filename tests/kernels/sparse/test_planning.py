@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from kernels.sparse import ConvShape, UnsupportedShape, Variant, plan, variants
 from kernels.sparse.planning import MEASURED, cut
 from kernels.sparse.predict import H200, predict
+from kernels.sparse.variant import ladder
 
 shapes = st.builds(
     ConvShape, B=st.integers(1, 9), C=st.integers(1, 600), H=st.integers(1, 60), W=st.integers(1, 60),
@@ -25,11 +27,17 @@ def test_names_can_be_planned_without_torch_and_numba():
     assert done.stdout.strip() == "set()"
 
 
-def test_the_build_set_holds_every_rung_and_the_twin_of_every_skipping_kernel():
+def test_the_build_set_serves_every_filter_and_stride_with_and_without_skipping():
     found = variants()
     assert len(found) == len(set(found)) <= 16
-    assert {v.rung for v in found} == {"v1_naive", "v2_dense", "v3_ballot"}
-    assert all(v.twin in found for v in found if v.skip)
+    assert {(v.rung, v.skip, v.k, v.stride) for v in found} == {
+        *itertools.product(["v6_fused"], [True, False], [3], [1, 2]),
+        *itertools.product(["pointwise"], [False], [1], [1, 2]),
+    }
+    assert {v.rung for v in ladder()} == {"v1_naive", "v2_dense", "v3_ballot"}
+    for group in (found, ladder()):  # a tile names one kernel of the table
+        keys = [(v.rung, v.tile, v.skip, v.stride) for v in group]
+        assert len(set(keys)) == len(keys)
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,13 +46,16 @@ def test_a_plan_covers_outputs_and_channels_once(shape, skip, sm_count):
     found = plan(shape, sm_count, skip=skip)
     v = found.variant
     rows, cols = -(-shape.H // v.th), -(-shape.W // v.tw)
-    assert found.grid[0] == shape.B * rows * cols
-    assert (found.grid[1] - 1) * 32 * v.outputs_per_lane < shape.N <= found.grid[1] * 32 * v.outputs_per_lane
+    groups = found.grid[2] // found.splits
+    assert found.grid == (cols, shape.B * rows, groups * found.splits)
+    assert (groups - 1) * 32 * v.outputs_per_lane < shape.N <= groups * 32 * v.outputs_per_lane
     assert found.block == v.threads
     per_step = found.splits * v.warps
     assert (found.channels_per_warp - 1) * per_step < shape.C <= found.channels_per_warp * per_step
     assert v.skip == skip
-    blocks = found.grid[0] * found.grid[1]
+    assert found.cluster == (1, 1, found.splits)
+    assert found.splits <= 16
+    blocks = math.prod(found.grid) // found.splits
     tile = 32 * v.outputs_per_lane * v.th * v.tw
     assert (found.slot_floats, found.tickets) == (
         (blocks * found.splits * tile, blocks) if found.splits > 1 else (0, 0)
@@ -53,18 +64,32 @@ def test_a_plan_covers_outputs_and_channels_once(shape, skip, sm_count):
 
 @pytest.mark.parametrize("row", MEASURED)
 def test_a_measured_shape_takes_its_fastest_kernels(row):
-    b, c, h, n, skip_tile, skip_splits, dense_tile, dense_splits = row
-    shape = ConvShape(b, c, h, h, n)
+    b, c, h, n, stride, skip_tile, skip_splits, dense_tile, dense_splits = row
+    shape = ConvShape(b, c, h, h, n, stride=stride)
     chosen = [plan(shape, 132, skip=skip) for skip in (True, False)]
     assert [(p.variant.tile, p.splits) for p in chosen] == [(skip_tile, skip_splits), (dense_tile, dense_splits)]
 
 
-def test_another_gpu_or_another_set_is_planned_by_the_model():
+def test_a_shape_near_a_measured_one_takes_its_kernel():
+    near, there = plan(ConvShape(1, 500, 7, 7, 512), 132), plan(ConvShape(1, 512, 7, 7, 512), 132)
+    assert near.variant == there.variant
+    assert abs(near.splits - there.splits) <= 1
+
+
+def test_another_gpu_gets_fewer_blocks_and_another_set_its_own_kernel():
     shape = ConvShape(1, 512, 7, 7, 512)
-    small = plan(shape, 46)
-    assert small.grid[0] * small.grid[1] * small.splits < 256
+    assert math.prod(plan(shape, 46).grid) < math.prod(plan(shape, 132).grid)
     only = (Variant("v3_ballot", th=2),)
-    assert plan(shape, 132, variants=only).variant == only[0]
+    assert plan(shape, 132, rung="v3_ballot", variants=only).variant == only[0]
+    never_measured = (Variant("v6_fused", th=3, tw=5, reduce="cluster"),)
+    assert plan(shape, 132, variants=never_measured).variant == never_measured[0]
+
+
+def test_a_pointwise_shape_takes_a_pointwise_kernel_that_skips_nothing():
+    shape = ConvShape(1, 256, 14, 14, 128, k=1, pad=0)
+    assert plan(shape, 132, skip=True) == plan(shape, 132, skip=False)
+    assert plan(shape, 132).variant.rung == "pointwise"
+    assert cut(plan(shape, 132).variant, shape, 2).splits == 2
 
 
 def test_two_outputs_a_lane_are_not_chosen_for_an_odd_number_of_32_channels():
@@ -72,7 +97,7 @@ def test_two_outputs_a_lane_are_not_chosen_for_an_odd_number_of_32_channels():
         for skip in (True, False):
             assert plan(ConvShape(batch, 64, 56, 56, n), 132, skip=skip).variant.outputs_per_lane == 1
     with pytest.raises(UnsupportedShape, match="N = 96"):
-        plan(ConvShape(1, 8, 7, 7, 96), 132, variants=(Variant("v3_ballot", th=4, outputs_per_lane=2),))
+        plan(ConvShape(1, 8, 7, 7, 96), 132, variants=(Variant("v6_fused", th=4, outputs_per_lane=2),))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +105,7 @@ def test_two_outputs_a_lane_are_not_chosen_for_an_odd_number_of_32_channels():
     [
         ({"pad": 0}, "pad = 0 with k = 3"),
         ({"k": 5, "pad": 2}, "k = 5"),
-        ({"stride": 2}, "stride = 2"),
+        ({"stride": 3}, "stride = 3"),
         ({"B": 2**16}, r"input .* fewer than 2\^31"),
         ({"B": 2**14, "C": 1, "N": 512}, r"output .* fewer than 2\^31"),
         ({"C": 2**14, "N": 2**14, "H": 1, "W": 1}, r"weights .* fewer than 2\^31"),
@@ -129,7 +154,7 @@ def test_the_model_is_near_what_was_measured():
 
 def test_a_prediction_is_made_of_its_terms_and_falls_with_zeros_and_rate():
     shape = ConvShape(8, 256, 14, 14, 256)
-    found = plan(shape, 132)
+    found = plan(shape, 132, rung="v3_ballot", variants=ladder())
     times = [predict(found, shape, s) for s in (0, 0.5, 1)]
     assert times[0].seconds > times[1].seconds > times[2].seconds
     terms = times[0].terms
@@ -140,4 +165,12 @@ def test_a_prediction_is_made_of_its_terms_and_falls_with_zeros_and_rate():
     with pytest.raises(ValueError, match="sparsity = 2"):
         predict(found, shape, 2)
     with pytest.raises(ValueError, match="v1_naive"):
-        predict(plan(shape, 132, rung="v1_naive", skip=False), shape, 0)
+        predict(plan(shape, 132, rung="v1_naive", skip=False, variants=ladder()), shape, 0)
+
+
+def test_the_last_rungs_model_is_within_its_stated_error():
+    # µs on the H200 at the sparsity given; nine tenths of the launches are within 43 %.
+    for row, sparsity, us in [((1, 64, 56, 64), 0.466, 7.85), ((8, 256, 14, 256), 0.728, 34.6)]:
+        b, c, h, n = row
+        shape = ConvShape(b, c, h, h, n)
+        assert predict(plan(shape, 132), shape, sparsity).seconds == pytest.approx(us * 1e-6, rel=0.43)

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.simulator import simulate
-from kernels.sparse import ConvShape, Variant, Workspace, arguments, pack_weights, reference
+from kernels.sparse import ConvShape, Fused, Variant, Workspace, arguments, pack_weights, reference
 from kernels.sparse.planning import cut
 
 V1 = Variant("v1_naive", th=1, tw=1, warps=1, skip=False, fetch="direct")
 V2 = Variant("v2_dense", th=2, tw=3, warps=2, skip=False, fetch="direct")
 V3 = functools.partial(Variant, "v3_ballot", th=2, tw=3, warps=2, fetch="branch")
+V6 = functools.partial(Variant, "v6_fused", th=2, tw=3, warps=2)
 
 # variant, shape, splits, share of zeros
 CASES = {
@@ -37,6 +38,15 @@ CASES = {
     "v3, a filter of one": (V3(k=1, min_taps=1), ConvShape(1, 5, 2, 4, 3, k=1, pad=0), 1, 0.5),
     "v3, stride 2": (V3(stride=2, tw=2, fetch="row"), ConvShape(1, 3, 5, 4, 3, stride=2), 1, 0.5),
     "v3, all zero": (V3(), ConvShape(1, 3, 2, 3, 3), 2, 1.0),
+    "v6, one split": (V6(), ConvShape(1, 3, 3, 4, 5), 1, 0.5),
+    "v6, two splits, ragged tiles, odd channels": (V6(), ConvShape(2, 5, 3, 4, 5), 2, 0.5),
+    "v6, a kernel of clusters, which the simulator has not": (V6(reduce="cluster"), ConvShape(1, 5, 3, 4, 5), 2, 0.5),
+    "v6, atomics": (V6(reduce="atomic"), ConvShape(1, 5, 3, 4, 5), 2, 0.5),
+    "v6, two outputs a lane": (V6(outputs_per_lane=2), ConvShape(1, 3, 2, 4, 64), 2, 0.5),
+    "v6, four outputs a lane": (V6(outputs_per_lane=4), ConvShape(1, 3, 2, 4, 100), 1, 0.5),
+    "v6, weights when they are needed": (V6(depth=0), ConvShape(1, 7, 2, 3, 3), 2, 0.5),
+    "v6, dense twin, stride 2": (V6(skip=False, stride=2, tw=2), ConvShape(1, 3, 5, 4, 3, stride=2), 1, 0.5),
+    "v6, a sum over warps in phases": (V6(th=7, tw=7, warps=8), ConvShape(1, 8, 7, 7, 2), 1, 0.8),
     "v3, many chunks": (V3(th=7, tw=7, warps=4), ConvShape(1, 4, 7, 7, 2), 1, 0.8),
 }  # fmt: skip
 
@@ -49,17 +59,20 @@ def inputs(shape: ConvShape, zeros: float) -> tuple[np.ndarray, np.ndarray]:
     return x, rng.integers(-8, 9, (shape.N, shape.C, shape.k, shape.k)).astype(np.float32)
 
 
-def run(variant: Variant, shape: ConvShape, splits: int, x: np.ndarray, w: np.ndarray, workspace=None) -> np.ndarray:
+def run(
+    variant: Variant, shape: ConvShape, splits: int, x: np.ndarray, w: np.ndarray, workspace=None, bias=None, fused=None
+) -> np.ndarray:
     """The kernel's output. x and y are channel slices between guards; y and the slots hold NaN before."""
     plan = cut(variant, shape, splits)
     workspace = workspace or Workspace("cpu")
-    slots, tickets = workspace.reserve(plan.slot_floats + 1, plan.tickets + 1)
-    slots.fill_(float("nan"))
+    atomic = plan.variant.reduce == "atomic"
+    slots, tickets = workspace.reserve(plan.slot_floats + 1, plan.tickets + 1, atomic=atomic)
+    slots[0 if not atomic else plan.slot_floats :].fill_(float("nan"))
     wide_x = torch.full((shape.B, shape.C + 1, shape.H, shape.W), float("nan"))
     wide_x[:, 1:] = torch.from_numpy(x)
     wide_y = torch.full((shape.B, shape.N + 2, shape.H_out, shape.W_out), float("nan"))
     y = wide_y[:, 1:-1]
-    given = arguments(plan, wide_x[:, 1:], pack_weights(torch.from_numpy(w)), y, workspace)
+    given = arguments(plan, wide_x[:, 1:], pack_weights(torch.from_numpy(w)), y, workspace, bias, fused)
     arrays = [value.numpy() if isinstance(value, torch.Tensor) else value for value in given]
     arrays = [a.view(np.uint32) if isinstance(a, np.ndarray) and a.dtype == np.int32 else a for a in arrays]
     simulate(variant.source(), plan.grid, plan.block, arrays)
@@ -67,6 +80,7 @@ def run(variant: Variant, shape: ConvShape, splits: int, x: np.ndarray, w: np.nd
     assert wide_y[:, -1].isnan().all(), "a guard after an image was overwritten"
     assert slots[plan.slot_floats :].isnan().all(), "a write beyond the slots"
     assert not tickets.any(), "a ticket did not wrap"
+    assert not atomic or not slots[: plan.slot_floats].any(), "the sums are not zero again"
     return y.numpy()
 
 
@@ -90,6 +104,21 @@ def test_any_small_shape_is_exact(shape, tile, splits, skip, fetch, zeros):
     variant = V3(th=tile[0], tw=tile[1], warps=1, skip=skip, fetch=fetch)
     x, w = inputs(shape, zeros)
     np.testing.assert_array_equal(run(variant, shape, splits, x, w), reference.conv(x, w))
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_what_is_fused_is_exact_and_padding_is_zero_after_the_activation(splits):
+    shape = ConvShape(2, 3, 4, 3, 5)
+    x, w = inputs(shape, 0.3)
+    rng = np.random.default_rng(5)
+    bias, gain, shift = (rng.integers(1, 4, n).astype(np.float32) for n in (shape.N, shape.C, shape.C))
+    residual = rng.integers(-9, 9, (2, 5, 4, 3)).astype(np.float32)
+    wide = torch.full((2, 7, 4, 3), float("nan"))
+    wide[:, 1:6] = torch.from_numpy(residual)
+    fused = Fused(torch.from_numpy(gain), torch.from_numpy(shift), True, wide[:, 1:6], True)
+    found = run(V6(prologue=True), shape, splits, x, w, bias=torch.from_numpy(bias), fused=fused)
+    before = np.maximum(x * gain[:, None, None] + shift[:, None, None], 0)
+    np.testing.assert_array_equal(found, np.maximum(reference.conv(before, w, bias) + residual, 0))
 
 
 def test_denormals_are_kept():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from kernels.sparse.names import parse
 from kernels.sparse.planning import Plan, cut, plan
 from kernels.sparse.shape import ConvShape, UnsupportedShape
-from kernels.sparse.variant import Variant, variants
+from kernels.sparse.variant import Variant, ladder, variants
 
 SPARSE, TWIN = "sparse", "dense_twin"
 # rung: whether it skips zeros. v4 to v6 are one generator's: v4 with one output channel a lane, v5 with several where
@@ -48,19 +48,13 @@ def choose(
     more: names of kernels that may be chosen beside the default ones. Raises UnsupportedShape.
     """
     base, _, change = name.partition("@")
-    given = [variant for variant in (*variants(), *map(parse, more)) if runs_on(variant, capability)]
+    given = [*variants(), *ladder(), *map(parse, more)]
     if base in RUNGS:
         return _of_rung(base, shape, sm_count, given)
     chosen = plan(shape, sm_count, skip=base == SPARSE, variants=given)
     if change:
         return changed(chosen, change)
     return chosen if deterministic else changed(chosen, "deterministic=false") or chosen
-
-
-def runs_on(variant: object, capability: str) -> bool:
-    """Whether a kernel of the sparse family can be built for a compute capability: clusters came with 9.0."""
-    clusters = isinstance(variant, Variant) and variant.reduce == "cluster"
-    return not clusters or float(capability) >= 9
 
 
 def _of_rung(rung: str, shape: ConvShape, sm_count: int, given: Sequence[Variant]) -> Plan:

@@ -20,9 +20,9 @@ from frugal.errors import FrugalError
 from frugal.files import publishing
 from frugal.provenance import source_hash
 from kernels import sparse
-from kernels.sparse import ConvShape, Fused, UnsupportedShape
+from kernels.sparse import ConvShape, Fused, UnsupportedShape, pointwise
 from kernels.sparse.planning import cut
-from kernels.sparse.predict import predict
+from kernels.sparse.predict import H200, predict
 
 SCHEMA_VERSION = 1
 SPARSE, DENSE_TWIN = "sparse", "dense_twin"
@@ -268,14 +268,14 @@ def _planned(shape: ConvShape, sms: int, skip: bool, variants: Sequence[sparse.V
 
 
 def _variants(device: torch.device, deterministic: bool, more: Sequence[str] = ()) -> list[sparse.Variant]:
-    """The kernels that this GPU can run; those that add up in no fixed order only where that is allowed."""
-    without = set() if torch.cuda.get_device_capability(device) >= (9, 0) else {"cluster"}
-    without |= {"atomic"} if deterministic else set()
-    given = [*sparse.variants(), *map(sparse.parse, more)]
-    return [variant for variant in dict.fromkeys(given) if getattr(variant, "reduce", None) not in without]
+    """The kernels to choose among; those that add up in no fixed order only where that is allowed."""
+    given = dict.fromkeys([*sparse.variants(), *map(sparse.parse, more)])
+    return [variant for variant in given if not deterministic or variant.reduce != "atomic"]
 
 
 def _seconds(launch: sparse.Plan, sparsity: float) -> float:
+    if launch.variant.rung == "pointwise":
+        return pointwise.clocks(launch, H200.sm_count) / H200.clock_hz
     return predict(launch, launch.shape, sparsity).seconds
 
 
