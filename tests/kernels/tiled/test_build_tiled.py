@@ -1,0 +1,43 @@
+"""What the build makes of generated kernels: no spill, the multiply-adds that were emitted, 16-byte shared loads."""
+
+import re
+
+import pytest
+
+from kernels.build import build
+from kernels.tiled import PairShape, plan
+
+VGG = PairShape(1, 3, 64, 64, 512, 512, pool_out=True)
+DARKNET = PairShape(1, 3, 32, 64, 512, 512, pool_mid=True, pool_out=True, activation="leaky")
+
+
+@pytest.mark.parametrize(
+    ("shape", "rung", "capability"),
+    [
+        (VGG, "v4_pair_reg", "7.5"),
+        (DARKNET, "v4_pair_reg", "8.9"),
+        (VGG, "v3_pair", "8.0"),
+        (VGG, "v4_pair_reg", "9.0"),
+    ],
+)
+def test_default_kernels_do_not_spill_and_fit_any_gpu(shape, rung, capability, tmp_path):
+    variant = plan(shape, rung=rung).steps[0].variant
+    report = build(variant.source(capability), capability, tmp_path / "k")
+    assert (report.local_bytes, report.spill_store_bytes, report.spill_load_bytes) == (0, 0, 0)
+    assert report.registers <= 128  # two blocks of 256 threads a multiprocessor
+    assert report.shared_bytes <= 1024  # from 9.0 on the system's own
+    assert report.dynamic_shared_bytes <= 48 * 1024
+    # A channel of the second layer, and one of the first for four columns of q rows and 4 // q channels.
+    q = 2 if shape.pool_mid else 1
+    assert report.ffma == 9 * 64 + 9 * 16
+    if rung == "v4_pair_reg":
+        words = len(re.findall(r"ld\.shared\.v4", (tmp_path / "k.ptx").read_text()))
+        # Weights of 9 taps for 8 and, without a maximum, 4 channels; the first words of 4 rows and of q + 2.
+        assert words == 9 * (3 if q == 1 else 2) + 4 + q + 2
+
+
+def test_the_twin_is_the_same_code_in_two(tmp_path):
+    first, second = plan(VGG, fused=False).steps
+    whole = build(first.variant.source("9.0"), "9.0", tmp_path / "first").ffma
+    whole += build(second.variant.source("9.0"), "9.0", tmp_path / "second").ffma
+    assert whole == 9 * 64 + 9 * 16
