@@ -191,6 +191,25 @@ def test_under_autocast_weights_are_cast_and_gradients_are_float32():
         assert (ours[name] - b).abs().max() <= limit, name
 
 
+def test_float32_is_no_worse_than_the_networks_own():
+    model = model_of("vgg16").float()
+    x = torch.randn(1, 3, 128, 128, requires_grad=True)
+    copied = copy.deepcopy(model).double()
+    right = step(lambda image: copied(image.double()), copied, x)
+    untiled, ours = (step(forward, model, x) for forward in (model, sft_artifact(model, 4)))
+    for name, b in right.items():
+        limit = 2 * (untiled[name] - b).abs().max() + 1e-7 * b.abs().max()
+        assert (ours[name] - b).abs().max() <= limit, name
+
+
+def test_channels_last_stays():
+    model = model_of("vgg16").to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    body = nn.Sequential(*(module for _, module in chain(model).body))
+    assert sft_artifact(body, 2)(x).is_contiguous(memory_format=torch.channels_last)
+    assert error(step(sft_artifact(model, 2), model, x), step(model, model, x)) <= EXACT
+
+
 def test_an_error_inside_leaves_nothing_behind():
     model = model_of("vgg16")
     forward = sft_artifact(model, 2)

@@ -149,7 +149,8 @@ class _Body(torch.autograd.Function):
             part = _run(body, window, _cut(x, window, 0).to(ctx.dtype), cast)
             if y is None:
                 size = (rows[-1].own[-1][1], columns[-1].own[-1][1])
-                y = part.new_empty((*part.shape[:2], *size))
+                shape = (*part.shape[:2], *size)
+                y = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=_layout(part))
             _cut(y, window, -1).copy_(part)
         return y
 
@@ -192,6 +193,12 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 def _cast(parameters: Sequence[Tensor | None], dtype: torch.dtype) -> list[Tensor | None]:
     """Weights in the type that is computed in, once a pass."""
     return [None if p is None else p.detach().to(dtype) for p in parameters]
+
+
+def _layout(part: Tensor) -> torch.memory_format:
+    """A window's; contiguous where it is both."""
+    last = part.is_contiguous(memory_format=torch.channels_last) and not part.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _windows(rows: Sequence[Band], columns: Sequence[Band]) -> Iterator[Window]:

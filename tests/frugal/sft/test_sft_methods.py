@@ -1,0 +1,234 @@
+"""Every method trains the same network: its step against the untiled one in float64, and what it saves meanwhile."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from frugal.memory import LiveBytes, MacCounter
+from frugal.models import build
+from frugal.sft import methods
+from frugal.sft.errors import SftError, ShapeError
+from frugal.sft.methods import Setup, forward_of, sgd, step, target_of, uploaded
+
+SHAPE = (2, 3, 64, 64)
+FP32 = Setup()
+
+
+def model_of(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = build(name, num_classes=10, width_divisor=16).double()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and name.startswith(("vgg", "darknet")):
+            nn.init.kaiming_normal_(module.weight)  # else next to nothing of the image reaches the end
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            module.eval()
+    return model
+
+
+def trained(name: str, method: str, settings: dict, steps: int = 3) -> tuple[list[Tensor], list[Tensor]]:
+    """Losses, and parameters after the steps."""
+    model = model_of(name)
+    target = target_of(model, SHAPE)
+    forward = forward_of(method, model, SHAPE, FP32, **settings)
+    image = torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    work = step(model, forward, lambda: image, target, FP32, sgd(model))
+    losses = [work() for _ in range(steps)]
+    assert all(parameter.grad is None for parameter in model.parameters())
+    return losses, [parameter.detach() for parameter in model.parameters()]
+
+
+TORCH_METHODS = [
+    ("vgg16", "checkpoint", {"segments": 5}),
+    ("vgg16", "checkpoint", {"segments": 2}),
+    ("darknet19_bn", "checkpoint", {"segments": 10}),  # leaky ReLU in place: not what it was when done twice
+    ("resnet18", "checkpoint", {"segments": 4}),
+    ("resnet18", "checkpoint_blocks", {}),
+    ("resnet50", "checkpoint_blocks", {}),
+    ("unet_small", "checkpoint_blocks", {}),
+    ("vgg16", "save_on_cpu", {}),
+    ("unet_small", "compile", {"backend": "aot_eager"}),
+    ("vgg16", "activation_budget", {"budget": 0.25, "backend": "aot_eager_decomp_partition"}),
+    ("vgg16_bn", "sft_artifact", {"tiles": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "method", "settings"), TORCH_METHODS)
+def test_steps_are_those_of_the_network_as_it_is(name, method, settings):
+    losses, parameters = trained(name, method, settings)
+    right_losses, right = trained(name, "vanilla", {})
+    assert len({float(loss) for loss in right_losses}) == 3  # it learns something
+    start = [parameter.detach() for parameter in model_of(name).parameters()]
+    assert max(float((a - b).abs().max()) for a, b in zip(right, start, strict=True)) > 1e-5
+    # float64, the same operations up to the order of sums; three steps amplify that a little
+    torch.testing.assert_close(losses, right_losses, rtol=1e-10, atol=0)
+    for a, b in zip(parameters, right, strict=True):
+        assert (a - b).abs().max() <= 1e-10 * b.abs().max()
+
+
+def peak(method: str, name: str = "vgg16", **settings) -> int:
+    """Bytes of tensors alive at once in a step, beside parameters and optimiser."""
+    model = model_of(name).float()
+    optimiser = sgd(model)
+    image = torch.randn(1, 3, 128, 128)
+    forward = forward_of(method, model, (1, 3, 128, 128), FP32, **settings)
+    work = step(model, forward, lambda: image, target_of(model, (1, 3, 128, 128)), FP32, optimiser)
+    live = LiveBytes()
+    live.track((model, image, optimiser.state))
+    with live:
+        work()
+    return live.peak
+
+
+def test_checkpoints_keep_less_and_compute_more():
+    assert peak("checkpoint", segments=10) < peak("checkpoint", segments=5) < 0.9 * peak("vanilla")
+    assert peak("checkpoint_blocks", "resnet50") < 0.6 * peak("vanilla", "resnet50")
+    assert peak("checkpoint_blocks", "unet_small") < 0.95 * peak("vanilla", "unet_small")
+    model = model_of("resnet18")
+    work = step(
+        model, forward_of("checkpoint_blocks", model, SHAPE, FP32), lambda: torch.ones(SHAPE).double(),
+        target_of(model, SHAPE), FP32, sgd(model),
+    )  # fmt: skip
+    with MacCounter() as counter:
+        work()
+    stem_and_head = SHAPE[0] * (4 * 3 * 49 * 32 * 32 + model.fc.weight.numel())
+    assert counter.recompute == counter.forward - stem_and_head
+
+
+def test_the_activation_budget_is_torchs():
+    """With nothing to save between the passes the compiled backward computes again what it needs."""
+
+    def saved(budget: float) -> int:
+        torch.compiler.reset()
+        model = model_of("vgg16").float()
+        run = forward_of(
+            "activation_budget", model, SHAPE, FP32, budget=budget, backend="aot_eager_decomp_partition"
+        )  # fmt: skip
+        image = torch.randn(SHAPE)
+        own = {tensor.untyped_storage()._cdata for tensor in (image, *model.parameters())}
+        node = run(image).grad_fn
+        while not hasattr(node, "saved_tensors"):  # a compiled output may be a view of what the node made
+            node = node.next_functions[0][0]
+        return sum(tensor.nbytes for tensor in node.saved_tensors if tensor.untyped_storage()._cdata not in own)
+
+    assert saved(0.0) < 0.1 * saved(1.0)
+
+
+def test_blocks_are_themselves_again_after_the_pass():
+    model = model_of("resnet18")
+    forward = forward_of("checkpoint_blocks", model, SHAPE, FP32)
+    handle = model.layer3.register_forward_hook(lambda *_: (_ for _ in ()).throw(KeyError("planted")))
+    with pytest.raises(KeyError, match="planted"):
+        forward(torch.zeros(SHAPE).double())
+    handle.remove()
+    assert not any("forward" in vars(module) for module in model.modules())
+    forward(torch.zeros(SHAPE).double()).sum().backward()
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+# ---- a step ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_optimisers_state_is_there_before_the_first_step_and_changes_nothing():
+    torch.manual_seed(0)
+    model, plain = nn.Linear(3, 2), nn.Linear(3, 2)
+    plain.load_state_dict(model.state_dict())
+    prepared, bare = sgd(model), torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
+    assert len(prepared.state) == 2
+    assert torch.equal(model.weight, plain.weight)
+    for _ in range(3):
+        for each, optimiser in ((model, prepared), (plain, bare)):
+            optimiser.zero_grad()
+            each(torch.ones(1, 3)).square().sum().backward()
+            optimiser.step()
+    assert torch.equal(model.weight, plain.weight)
+
+
+def test_the_target_has_the_outputs_shape_and_is_the_same_each_time():
+    for name, shape in (("vgg16", (2, 10)), ("unet_small", (2, 10, 64, 64))):
+        model = model_of(name)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        target = target_of(model, SHAPE)
+        assert (target.shape, target.dtype) == (shape, torch.float32)
+        assert torch.equal(target, target_of(model, SHAPE))
+        assert 0 <= target.min() < 0.3 < 0.7 < target.max() < 1
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_autocast_holds_for_the_forward_pass_and_the_loss_alone():
+    model = model_of("vgg16").float()
+    seen, target = [], target_of(model, SHAPE)
+    model.conv1_2.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    setup = Setup("bf16")
+    work = step(model, model, lambda: torch.randn(SHAPE), target, setup, sgd(model))
+    loss = work.forward()
+    assert seen == [torch.bfloat16]
+    assert not torch.is_autocast_enabled("cpu")
+    work.backward(loss)
+    assert model.conv1_2.weight.grad.dtype == torch.float32
+    work.update()
+    assert model.conv1_2.weight.grad is None
+
+
+def test_setups():
+    assert (Setup("tf32").autocast, Setup("bf16").autocast) == (None, torch.bfloat16)
+    for setup, tf32 in ((Setup("fp32"), False), (Setup("tf32"), True), (Setup("bf16"), False)):
+        with setup.flags():
+            assert torch.backends.cudnn.allow_tf32 is tf32
+            assert torch.backends.cudnn.benchmark is True
+    assert Setup(channels_last=True).memory_format is torch.channels_last
+    with pytest.raises(SftError, match=r"^precision 'fp8' is not known: take one of fp32, tf32, bf16$"):
+        Setup("fp8")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_an_image_in_main_memory_is_moved_and_normalised(channels_last):
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image.setflags(write=False)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    x = uploaded(image, "cpu", Setup(channels_last=channels_last), mean, std)()
+    expected = (image.astype(np.float64) / 255 - mean) / std
+    assert (x.dtype, x.shape) == (torch.float32, (1, 3, 5, 7))
+    # three float32 operations on numbers below 3
+    np.testing.assert_allclose(x[0].permute(1, 2, 0).numpy(), expected, rtol=0, atol=3 * 3 * 2**-24 * 2)
+    assert x.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    plain = uploaded(image, "cpu", FP32)()
+    np.testing.assert_array_equal(plain[0].permute(1, 2, 0).numpy(), image.astype(np.float32) / np.float32(255))
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "settings", "error", "sentence"),
+    [
+        (
+            "vgg16",
+            "chekpoint",
+            {},
+            SftError,
+            r"^method 'chekpoint' is not known \(did you mean checkpoint\?\): take one",
+        ),
+        ("vgg16", "checkpoint", {"segments": 0}, SftError, r"^segments = 0: this network can be cut into 1 to 22$"),
+        ("vgg16", "checkpoint", {"segments": 23}, SftError, r"^segments = 23: this network can be cut into 1 to 22$"),
+        (
+            "unet_small",
+            "checkpoint",
+            {"segments": 2},
+            SftError,
+            r"checkpoint: UNet is no chain .*: take checkpoint_blocks",
+        ),
+        ("vgg16", "checkpoint_blocks", {}, SftError, r"^method checkpoint_blocks: Sequential has no blocks: take"),
+        ("vgg16", "activation_budget", {"budget": 1.5}, SftError, r"^budget = 1.5: .* from 0 \(recompute\) to 1"),
+        ("vgg16", "sft_artifact", {"tiles": 4}, ShapeError, r"an image of 64 × 64: 4 tiles do not divide pool5"),
+    ],
+)
+def test_what_a_network_cannot_do_is_said_before_anything_runs(name, method, settings, error, sentence):
+    with pytest.raises(error, match=sentence):
+        forward_of(method, model_of(name), SHAPE, FP32, **settings)
+
+
+def test_every_method_of_the_table_in_the_docstring_is_there():
+    text = methods.__doc__
+    assert [name for name in methods.METHODS if f"`{name}`" not in text] == []
