@@ -11,7 +11,10 @@ from importlib import import_module
 _PLACES = {
     "BudgetError": "frugal.sft.errors",
     "Graph": "frugal.sft.graph",
+    "Plan": "frugal.sft.plan",
     "PlanError": "frugal.sft.errors",
+    "Segment": "frugal.sft.plan",
+    "SegmentedSequential": "frugal.sft.segments",
     "SftError": "frugal.sft.errors",
     "ShapeError": "frugal.sft.errors",
     "UnsupportedOp": "frugal.sft.errors",

@@ -106,6 +106,9 @@ def _as_module(seen: Seen, node: fx.Node) -> tuple[nn.Module | None, dict[str, A
         return (nn.ReLU(), {}) if node.target is functional.relu_ else (None, {})
     kind, names = FUNCTIONS[node.target]
     given = dict(zip(names, node.args[1:], strict=False)) | {k: v for k, v in node.kwargs.items() if k != "input"}
+    if any(given[name] for name in given.keys() - {*names}):  # what the module does not have, and is not left off
+        return None, {}
+    given = {name: given[name] for name in names if name in given}
     training = given.pop("training", True)
     rest = {name: value for name, value in given.items() if isinstance(value, fx.Node)}
     given = {name: value for name, value in given.items() if name not in rest and value is not None}

@@ -165,11 +165,23 @@ def _shapes(nodes: Iterable[Part], spans: Mapping[str, Range], sizes: Mapping[st
 def produced(
     nodes: Sequence[Part], output: str, mark: int, sizes: Mapping[str, int], axis: int = ROWS
 ) -> dict[str, int]:
-    """Rows of each name that exist once [0, mark) of the output is computed (P of the line-buffer schedule)."""
-    if mark == 0:
-        return {output: 0, **{name: 0 for node in nodes for name in (node.name, *node.inputs)}}
-    rows = walk(nodes, output, 0, mark, sizes, axis)
-    return {name: rows[name][1] if name in rows else 0 for node in nodes for name in (node.name, *node.inputs)}
+    """Rows of each name that exist once [0, mark) of the output is computed (P of the line-buffer schedule).
+
+    A transposed window within the segment gives all the rows that its inputs make complete, asked for or not: else the
+    next strip would multiply the same inputs again.
+    """
+    found = dict.fromkeys((output, *(name for node in nodes for name in (node.name, *node.inputs))), 0)
+    found[output] = mark
+    for node in reversed(nodes):
+        if found[node.name] == 0:
+            continue
+        step, last = node.axes[axis], 0
+        for name in node.inputs:
+            last = need(step, 0, found[node.name], sizes[name])[1]
+            found[name] = max(found[name], last)
+        if step.kind == TRANSPOSED and node.name != output:
+            found[node.name] = max(found[node.name], min(sizes[node.name], last * step.stride - step.low))
+    return found
 
 
 def wanted(

@@ -1,0 +1,191 @@
+"""`SegmentedSequential`: a model that runs segment by segment, as a plan says, and gives the model's own gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frugal.sft import nodes, window
+from frugal.sft.errors import PlanError, ShapeError, UnsupportedOp
+from frugal.sft.graph import Graph, Part, Shape, trace
+from frugal.sft.nodes import Node
+from frugal.sft.plan import STORE, STRIPS, Plan, Segment, check
+from frugal.sft.ranges import COLUMNS, ROWS
+from frugal.sft.strips import Strips
+from frugal.sft.tiles import Tiles
+from frugal.sft.window import Work
+
+__all__ = ["Segment", "SegmentedSequential", "schedule"]
+
+Runner = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What makes one value: a segment (`part` and `run`), or a node that runs on whole maps or vectors.
+
+    dropped: values that nothing reads after it.
+    """
+
+    output: str
+    part: Part | None
+    run: Runner | None
+    node: Node | None
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """A plan made ready for one network: graph and shapes are those of its images."""
+
+    graph: Graph
+    shapes: Mapping[str, Shape]
+    steps: tuple[Step, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The model's output."""
+        values: dict[str, Tensor] = {self.graph.image: x}
+        for step in self.steps:
+            values[step.output] = self._value(step, values)
+            for name in step.dropped:
+                del values[name]
+        return self.graph.head(values.pop(self.graph.output))
+
+    def _value(self, step: Step, values: Mapping[str, Tensor]) -> Tensor:
+        if step.part is not None and step.run is not None:
+            inputs = [values[name] for name in step.part.inputs]
+            return step.run(inputs, [values[name] for name in step.part.vectors])
+        return _whole(step.node, values, self.shapes)
+
+
+class SegmentedSequential(nn.Module):
+    """A model that runs in segments: images [N, C, H, W] → what the model gives, with the same gradients.
+
+    It shares the model's parameters, buffers and submodules under their own names: state_dict, named_parameters,
+    train, to and requires_grad_ are the model's. Any model that torch.fx traces into supported nodes will do.
+
+    plan: how to run, for one shape of images; another shape raises ShapeError. Without it, `frugal.sft.plan` makes one
+    for each new shape under `budget_bytes`. Without either, one segment runs as `checkpoint` does.
+    allow_dropout: dropout in the body draws another mask than the model's. A second derivative raises RuntimeError.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan | None = None,
+        *,
+        budget_bytes: int | None = None,
+        allow_dropout: bool = False,
+    ) -> None:
+        super().__init__()
+        if plan is not None and budget_bytes is not None:
+            raise PlanError("plan and budget_bytes together: give the plan, or the budget to plan under")
+        # Not as a submodule, which would put "model." before every name.
+        self.__dict__["model"] = model
+        for shared in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            self.__dict__[shared] = model.__dict__[shared]
+        self.training = model.training
+        self.plan, self.budget_bytes, self.allow_dropout = plan, budget_bytes, allow_dropout
+        self._graph: Graph | None = None
+        self._schedules: dict[Any, Schedule] = {}
+        if plan is not None:
+            self._schedule(plan.image_shape)
+
+    def train(self, mode: bool = True) -> SegmentedSequential:
+        """As the model's; the network is traced again on the next call."""
+        self.model.train(mode)
+        self.training = mode
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+            what = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ShapeError(f"the image is {what}: give a floating-point tensor [N, C, H, W]")
+        return self._schedule(tuple(x.shape))(x)
+
+    def _schedule(self, shape: Shape) -> Schedule:
+        if self.plan is not None and shape != self.plan.image_shape:
+            raise ShapeError(
+                f"images {shape}: the plan is for {self.plan.image_shape}; plan for this shape, or give "
+                "budget_bytes instead"
+            )
+        if self._graph is None or not self._graph.current:
+            self._graph = trace(self.model, allow_dropout=self.allow_dropout)
+            self._schedules.clear()
+        key = shape, torch.is_grad_enabled()
+        if key not in self._schedules:
+            self._schedules[key] = schedule(self._graph, self.plan or self._planned(shape))
+        return self._schedules[key]
+
+    def _planned(self, shape: Shape) -> Plan:
+        if self.budget_bytes is None:
+            return Plan.manual(self.model, shape, allow_dropout=self.allow_dropout)
+        from frugal.sft.planner import plan
+
+        return plan(self.model, shape, self.budget_bytes, allow_dropout=self.allow_dropout)
+
+
+def schedule(graph: Graph, plan: Plan) -> Schedule:
+    """Make a plan ready. Raises PlanError for another network's, UnsupportedOp for what cannot run yet."""
+    graph = graph.sized(plan.image_shape)
+    shapes = graph.shapes(plan.image_shape)
+    check(plan, graph, shapes)
+    segments = {each.output: each for each in plan.segments}
+    parts = {part.output: part for part in graph.cut(segments)}
+    made: list[Step] = []
+    for node in graph.nodes:
+        if node.name in parts:
+            part = parts[node.name]
+            mean = graph.head.mean is not None and node.name == graph.output
+            made.append(Step(node.name, part, _runner(Work(part, shapes, mean), segments[node.name]), None, ()))
+        elif node.whole:
+            made.append(Step(node.name, None, None, node, ()))
+    read: set[str] = {graph.output}
+    steps: list[Step] = []
+    for step in reversed(made):
+        names = {*step.part.inputs, *step.part.vectors} if step.part else {*step.node.inputs, *step.node.vectors}
+        steps.append(dataclasses.replace(step, dropped=tuple(sorted(names - read))))
+        read |= names
+    return Schedule(graph, shapes, tuple(reversed(steps)))
+
+
+def _runner(work: Work, segment: Segment) -> Runner:
+    if "host" in (segment.boundary, segment.carry):
+        raise PlanError(
+            f"{segment.output}: boundary {segment.boundary}, carry {segment.carry}: both must be on the device"
+        )
+    if segment.kind == STORE:
+        return lambda inputs, vectors: _stored(work, inputs, vectors)
+    if segment.kind == STRIPS:
+        return Strips.of(work, segment.rows)
+    return Tiles.of(work, segment.th, segment.tw)
+
+
+def _stored(work: Work, inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:
+    """The whole segment under plain autograd."""
+    _, _, height, width = work.shapes[work.part.output]
+    rows, columns = work.span(0, height, ROWS), work.span(0, width, COLUMNS)
+    weights, places = work.weights()
+    values = {
+        name: window.window_of(x, rows.at[name], columns.at[name])
+        for name, x in zip(work.part.inputs, inputs, strict=True)
+    }
+    own = {key: weights[index] for key, index in places.items()}
+    y = window.run(work, rows, columns, values, dict(zip(work.part.vectors, vectors, strict=True)), own)
+    return y.mean((2, 3)) if work.mean else y
+
+
+def _whole(node: Node, values: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> Tensor:
+    """A node that runs on whole maps or on vectors."""
+    if node.op == nodes.MEAN:
+        return values[node.inputs[0]].mean((2, 3), keepdim=node.attrs["keepdim"])
+    if node.op == nodes.VECTOR:
+        return node.call(values, shapes)
+    raise UnsupportedOp(
+        node.name, f"{type(node.module).__name__} by the statistics of its own input", "call eval() first"
+    )
