@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from frugal.memory import LiveBytes, MacCounter
 from frugal.models import build
 from frugal.sft import methods
-from frugal.sft.errors import SftError, ShapeError
-from frugal.sft.methods import Setup, forward_of, sgd, step, target_of, uploaded
+from frugal.sft.chain import chain
+from frugal.sft.errors import PlanError, SftError, ShapeError
+from frugal.sft.methods import Setup, forward_of, network, sgd, step, target_of, uploaded
+from frugal.sft.ratios import macs_single_halo
 
 SHAPE = (2, 3, 64, 64)
 FP32 = Setup()
@@ -51,6 +53,8 @@ TORCH_METHODS = [
     ("unet_small", "compile", {"backend": "aot_eager"}),
     ("vgg16", "activation_budget", {"budget": 0.25, "backend": "aot_eager_decomp_partition"}),
     ("vgg16_bn", "sft_artifact", {"tiles": 2}),
+    ("vgg16", "tiled_1seg", {"tiles": 2}),
+    ("resnet18", "tiled_1seg", {"tiles": 2}),
 ]
 
 
@@ -96,6 +100,20 @@ def test_checkpoints_keep_less_and_compute_more():
     assert counter.recompute == counter.forward - stem_and_head
 
 
+@pytest.mark.parametrize(("name", "n"), [("vgg16", 2), ("vgg16", 3), ("darknet19_bn", 3)])
+def test_one_segment_of_tiles_costs_what_the_closed_form_says(name, n):
+    shape = (1, 3, 128, 103)
+    model = model_of(name)
+    image = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    forward = forward_of("tiled_1seg", model, shape, FP32, tiles=n)
+    with MacCounter() as counter:
+        forward(image).sum().backward()
+    head = sum(module.weight.numel() for module in model if isinstance(module, nn.Linear))
+    closed = macs_single_halo(chain(model).layers, *shape[2:], n)
+    assert (counter.forward - head, counter.recompute) == (closed.forward, closed.recompute)
+    assert (counter.dgrad - head, counter.wgrad - head) == (closed.dgrad, closed.wgrad)
+
+
 def test_the_activation_budget_is_torchs():
     """With nothing to save between the passes the compiled backward computes again what it needs."""
 
@@ -128,6 +146,29 @@ def test_blocks_are_themselves_again_after_the_pass():
 
 
 # ---- a step ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_drawn_from_its_seed_and_leaves_other_random_numbers_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    options = {"width_divisor": 16, "num_classes": 4}
+    first, again, other = (network("vgg16_bn", "cpu", Setup(), **options, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first.conv1_1.weight, again.conv1_1.weight)
+    assert not torch.equal(first.conv1_1.weight, other.conv1_1.weight)
+    assert (first.fc.out_features, first.conv3_1.out_channels) == (4, 16)
+    assert first.bn1_1.training
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_frozen_norms_keep_their_statistics(frozen):
+    model = network("resnet18", "cpu", Setup(channels_last=True), width_divisor=16, frozen_norms=frozen)
+    assert model.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.training
+    model(torch.randn(SHAPE))
+    assert torch.equal(model.bn1.running_mean, torch.zeros(4)) == frozen
+    assert model.bn1.weight.requires_grad
 
 
 def test_the_optimisers_state_is_there_before_the_first_step_and_changes_nothing():
@@ -221,6 +262,7 @@ def test_an_image_in_main_memory_is_moved_and_normalised(channels_last):
         ),
         ("vgg16", "checkpoint_blocks", {}, SftError, r"^method checkpoint_blocks: Sequential has no blocks: take"),
         ("vgg16", "activation_budget", {"budget": 1.5}, SftError, r"^budget = 1.5: .* from 0 \(recompute\) to 1"),
+        ("vgg16", "tiled_1seg", {"tiles": 3}, PlanError, r"pool5"),
         ("vgg16", "sft_artifact", {"tiles": 4}, ShapeError, r"an image of 64 × 64: 4 tiles do not divide pool5"),
     ],
 )

@@ -34,10 +34,13 @@ from torch.autograd.graph import save_on_cpu as saving_on_cpu
 from torch.utils.checkpoint import checkpoint as checkpointed
 from torch.utils.checkpoint import checkpoint_sequential
 
+from frugal.models import build
 from frugal.models.resnet import ResNet
 from frugal.models.unet import UNet
 from frugal.sft import artifact
 from frugal.sft.errors import SftError
+from frugal.sft.plan import Plan
+from frugal.sft.segments import SegmentedSequential
 from frugal.timing.flags import flags
 
 Forward = Callable[[Tensor], Tensor]
@@ -154,10 +157,7 @@ def sft_artifact(model: nn.Module, image_shape: Shape, setup: Setup, *, tiles: i
 
 def tiled_1seg(model: nn.Module, image_shape: Shape, setup: Setup, *, tiles: int) -> Forward:
     """Raises PlanError for more tiles than rows or columns of the body's output."""
-    from frugal.sft import Plan, SegmentedSequential
-
-    plan = Plan.manual(model, image_shape, cuts=[], kinds=["tiles"], tiles=[(tiles, tiles)])
-    return SegmentedSequential(model, plan)
+    return SegmentedSequential(model, Plan.manual(model, image_shape, kinds=["tiles"], tiles=[(tiles, tiles)]))
 
 
 def planned(
@@ -170,7 +170,7 @@ def planned(
     allow: Sequence[str] = ("store", "tiles", "strips"),
 ) -> Forward:
     """Raises BudgetError, with the smallest budget that works, where nothing fits."""
-    from frugal.sft import SegmentedSequential, plan
+    from frugal.sft.planner import plan
 
     found = plan(
         model,
@@ -297,6 +297,29 @@ def target_of(model: nn.Module, image_shape: Shape, seed: int = 0) -> Tensor:
         output = torch.func.functional_call(model, on_meta, (torch.empty(image_shape, dtype=dtype, device="meta"),))
     drawn = torch.rand(output.shape, generator=torch.Generator().manual_seed(seed))
     return drawn.to(next(model.parameters()).device)
+
+
+def network(
+    name: str,
+    device: torch.device | str,
+    setup: Setup,
+    *,
+    width_divisor: int = 1,
+    num_classes: int | None = None,
+    frozen_norms: bool = False,
+    seed: int = 0,
+) -> nn.Module:
+    """A network of frugal.models in training mode, float32, with PyTorch's own initialisation from a seed.
+
+    frozen_norms: batch norms use, and keep, their running statistics. Raises frugal.models.UnknownNetwork.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = build(name, num_classes=num_classes, width_divisor=width_divisor)
+    for module in model.modules():
+        if frozen_norms and isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return model.to(device, memory_format=setup.memory_format)
 
 
 # ---- what networks are made of ---------------------------------------------------------------------------------------
