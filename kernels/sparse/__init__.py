@@ -3,7 +3,7 @@
 Importing this package loads neither torch nor numba; `kernels.sparse.cpu` loads both.
 """
 
-from kernels.sparse.arguments import Workspace, arguments
+from kernels.sparse.arguments import Workspace, arguments, weights_are_ready
 from kernels.sparse.fused import Fused
 from kernels.sparse.names import parse
 from kernels.sparse.pack import pack_weights
@@ -23,4 +23,5 @@ __all__ = [
     "parse",
     "plan",
     "variants",
+    "weights_are_ready",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from kernels.sparse.fused import BIAS, POST_RELU, PRE_AFFINE, PRE_RELU, RESIDUAL, Fused
 from kernels.sparse.shape import UnsupportedShape
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     import torch
 
     from kernels.sparse.planning import Plan
@@ -25,6 +28,8 @@ class Workspace:
         import torch
 
         self.device = torch.device(device)
+        cuda = self.device.type == "cuda"
+        self._clusters = cuda and torch.cuda.get_device_capability(self.device) >= (9, 0)
         self.slots = torch.empty(1, dtype=torch.float32, device=self.device)
         self.sums = torch.zeros(1, dtype=torch.float32, device=self.device)
         self.tickets = torch.zeros(1, dtype=torch.int32, device=self.device)
@@ -40,6 +45,21 @@ class Workspace:
         if self.tickets.numel() < tickets:
             self.tickets = torch.zeros(tickets, dtype=torch.int32, device=self.device)
         return (self.sums if atomic else self.slots), self.tickets
+
+    def reserve_for(self, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+        """(slots, tickets) for a launch: none where the blocks of a cluster read each other's shared memory."""
+        return self.reserve(*self._needed(plan), atomic=plan.variant.reduce == "atomic")
+
+    def has_room_for(self, plan: Plan) -> bool:
+        """Whether `reserve_for` would allocate nothing."""
+        slot_floats, tickets = self._needed(plan)
+        slots = self.sums if plan.variant.reduce == "atomic" else self.slots
+        return slots.numel() >= slot_floats and self.tickets.numel() >= tickets
+
+    def _needed(self, plan: Plan) -> tuple[int, int]:
+        if plan.variant.reduce == "cluster" and self._clusters:
+            return 0, 0
+        return plan.slot_floats, plan.tickets
 
     @property
     def nbytes(self) -> int:
@@ -70,8 +90,7 @@ def arguments(
     _check("w_packed", w_packed, (shape.C, shape.k, shape.k, padded))
     if shape.B * max(x.stride(0), y.stride(0)) >= 2**31:
         raise UnsupportedShape("the batch spans 2^31 elements or more: the kernels index fewer; split the batch.")
-    atomic = plan.variant.reduce == "atomic"
-    slots, tickets = workspace.reserve(plan.slot_floats, plan.tickets, atomic=atomic)
+    slots, tickets = workspace.reserve_for(plan)
     tiles_w = -(-shape.W_out // plan.variant.tw)
     flags = _flags(bias, fused)
     if flags and "flags" not in dict(plan.variant.parameters):
@@ -124,18 +143,49 @@ def arguments(
     return [values[name] for name, _ in plan.variant.parameters]
 
 
+def weights_are_ready(plan: Plan, w_packed: torch.Tensor) -> bool:
+    """Whether `arguments` finds these weights laid out: else it copies them and waits, which no CUDA graph captures."""
+    return plan.variant.rung != "v6_fused" or _found(w_packed, plan.variant.outputs_per_lane) is not None
+
+
 def _weights(plan: Plan, w_packed: torch.Tensor) -> torch.Tensor:
-    """The packed weights, flat; for v6_fused [C, groups of 32·o channels, k·k, 32·o]: all at fixed distances."""
+    """The packed weights, flat; for v6_fused [C, groups of 32·o channels, k·k, 32·o]: all at fixed distances.
+
+    That copy is kept as long as w_packed lives and is not written to.
+    """
     import torch
 
+    outputs = plan.variant.outputs_per_lane
     if plan.variant.rung != "v6_fused":
         return w_packed.detach().reshape(-1)
-    wide = 32 * plan.variant.outputs_per_lane
-    laid_out = w_packed.detach().reshape(plan.shape.C, plan.shape.k**2, -1, wide).transpose(1, 2).reshape(-1)
+    found = _found(w_packed, outputs)
+    if found is not None:
+        return found
+    packed = w_packed.detach().reshape(plan.shape.C, plan.shape.k**2, -1, 32 * outputs)
+    laid_out = packed.transpose(1, 2).contiguous().reshape(-1)
     if laid_out.is_cuda:
         # A launch that overlaps reads weights before it waits for the launch ahead of it, which may be this copy.
         torch.cuda.current_stream(laid_out.device).synchronize()
+    _laid_out().setdefault(w_packed, {})[outputs] = _version(w_packed), laid_out
     return laid_out
+
+
+def _found(w_packed: torch.Tensor, outputs: int) -> torch.Tensor | None:
+    version, laid_out = _laid_out().get(w_packed, {}).get(outputs, (None, None))
+    return laid_out if version == _version(w_packed) else None
+
+
+@functools.cache
+def _laid_out() -> MutableMapping[torch.Tensor, dict[int, tuple[int, torch.Tensor]]]:
+    """Packed weights → outputs a lane → (their version then, the copy)."""
+    from torch.utils.weak import WeakTensorKeyDictionary
+
+    return WeakTensorKeyDictionary()
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """Rises with each write to the tensor; what inference mode made tells none, and is taken as never written to."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _flags(bias: torch.Tensor | None, fused: Fused) -> int:

@@ -152,8 +152,9 @@ def reports(tmp_path):
         report = BuildReport(
             family=family, variant=name, entry="fma", capability="9.0", parameters=VARIANT.source().parameters,
             threads=VARIANT.threads, max_registers=None, fastmath=False, registers=10, local_bytes=0,
-            spill_store_bytes=0, spill_load_bytes=0, shared_bytes=1024, constant_bytes=1, instructions=1, ffma=1,
-            source_sha256="s", ptx_sha256="p", cubin_sha256=f"cubin of {family}", tools={},
+            spill_store_bytes=0, spill_load_bytes=0, shared_bytes=1024, dynamic_shared_bytes=0,
+            constant_bytes=1, instructions=1, ffma=1, source_sha256="s", ptx_sha256="p",
+            cubin_sha256=f"cubin of {family}", tools={},
         )  # fmt: skip
         found.append(tmp_path / f"{name}.sm_90.json")
         found[-1].write_text(json.dumps(dataclasses.asdict(report)))

@@ -208,14 +208,15 @@ class FakeKernels:
 
     names: list[str] = field(default_factory=list)
     bound: list[tuple] = field(default_factory=list)
-    reserved: list[tuple[int, int]] = field(default_factory=list)
+    reserved: list[object] = field(default_factory=list)
 
     @property
     def workspace(self):
         return self
 
-    def reserve(self, slot_floats: int, tickets: int) -> None:
-        self.reserved.append((slot_floats, tickets))
+    def reserve_for(self, launch) -> None:
+        assert not self.bound, "a launch is bound already"
+        self.reserved.append(launch)
 
     def kernel(self, variant: str):
         self.names.append(variant)
@@ -269,7 +270,7 @@ def test_each_convolution_is_one_launch_of_its_kernel(name: str, definition: str
     assert kernels.names == [f"k{shape.k}s{shape.stride}" for shape in shapes]
     assert kernels.bound == [((shape.C + shape.N, 1, 1), shape.H, (1, 1, shape.k), shape.k == 3) for shape in shapes]
     # the largest launch's room is there before the first launch is bound
-    assert kernels.reserved == [(max(s.C + s.N for s in shapes), max(s.W for s in shapes))]
+    assert sorted(launch.slot_floats for launch in kernels.reserved) == sorted(s.C + s.N for s in shapes)
     assert list(given_to.values()) == [kernels]
     if not fused:
         assert works == [(False, Fused())] * len(convs)

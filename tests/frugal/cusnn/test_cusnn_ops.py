@@ -12,7 +12,9 @@ from frugal.cusnn import Fused, NotDifferentiable, UnsupportedInput, Unsupported
 from frugal.cusnn.kernel_store import NotReady
 from frugal.cusnn.plans import Plan
 from kernels import sparse
-from kernels.sparse import ConvShape, Workspace
+from kernels.sparse import ConvShape, Workspace, variants
+from kernels.sparse.fused import BIAS, POST_RELU, PRE_AFFINE, PRE_RELU, RESIDUAL
+from kernels.sparse.variant import ladder
 
 # The a-priori bound of a float32 sum of K products is K·2⁻²⁴ of the sum of their absolute values; here K <= 9·7 + 3
 # and values are of order 1, so that 1e-5 of the largest output is above it and far below any wrong tap.
@@ -174,7 +176,7 @@ def test_a_gradient_is_refused_and_inference_mode_is_not(name: str):
 
 
 class FakeKernel:
-    """Notes how it is bound; a launch writes what a kernel without fusion would: the 3×3 convolution alone."""
+    """Notes how it is bound; a launch writes what its kernel would: the 3×3 convolution and what its flags say."""
 
     def __init__(self, given: dict) -> None:
         self.given, self.bound = given, []
@@ -185,8 +187,14 @@ class FakeKernel:
         read = dict(zip(names, args, strict=True))
 
         def launch() -> None:
-            x = read["x"].view(2, 7, 7, 9)
-            read["y"].copy_(torch.nn.functional.conv2d(x, self.given["w"], padding=1).reshape(-1))
+            y = torch.nn.functional.conv2d(read["x"].view(2, 7, 7, 9), self.given["w"], padding=1)
+            flags = read.get("flags", 0)
+            assert not flags & (PRE_AFFINE | PRE_RELU)  # neither kernel has a prologue
+            if flags & BIAS:
+                y += read["bias"][:, None, None]
+            if flags & RESIDUAL:
+                y += read["residual"].view_as(y)
+            read["y"].copy_((y.relu() if flags & POST_RELU else y).reshape(-1))
 
         return launch
 
@@ -202,13 +210,13 @@ class FakeStore:
         return self._kernel
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch):
-    """(tensors, their plan on a GPU, a store): ops sees a GPU, on which a kernel that fuses nothing runs."""
+@pytest.fixture(params=["v3_ballot", "v6_fused"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """(tensors, their plan on a GPU, a store): ops sees a GPU. v3 fuses nothing, v6 all but a prologue."""
     given = tensors()
     shape = ConvShape(2, 7, 7, 9, 5)
     kernel = FakeKernel(given)
-    plan = Plan(shape, "sparse", sparse.plan(shape, 132, rung="v3_ballot"))
+    plan = Plan(shape, "sparse", sparse.plan(shape, 132, rung=request.param, variants=(*ladder(), *variants())))
     kernel.parameters = plan.launch.variant.parameters
     monkeypatch.setattr(ops, "on_cpu", lambda x: False)
     return given, plan, FakeStore(kernel)
@@ -235,6 +243,7 @@ def test_a_launch_is_bound_as_it_was_planned(gpu):
     assert (grid, block) == (plan.launch.grid, plan.launch.block)
     assert more == {"cluster": plan.launch.cluster, "overlap": plan.launch.overlap}
     assert args["x"].data_ptr() == given["x"].data_ptr()
+    assert args["w"].data_ptr() == packed.data_ptr() or plan.launch.variant.rung == "v6_fused"
     assert args["y"].data_ptr() == found.data_ptr()
     assert args["slots"] is workspace.slots  # not the store's own
 
@@ -250,6 +259,12 @@ def test_a_capture_that_would_allocate_is_refused(gpu, monkeypatch: pytest.Monke
     sparse_conv2d(**call)
     monkeypatch.setattr(ops, "capturing", lambda: True)
     sparse_conv2d(**call)
+    again = call | {"w_packed": call["w_packed"].clone()}
+    if plan.launch.variant.rung == "v6_fused":  # which has its weights in an order of its own
+        with pytest.raises(NotReady, match="with the same tensor of weights"):
+            sparse_conv2d(**again)
+    else:
+        sparse_conv2d(**again)
 
 
 def test_a_cpus_plan_is_refused_on_a_gpu(gpu):

@@ -197,7 +197,7 @@ def test_the_text_names_every_system_and_what_is_known(tmp_path: Path):
     assert "nine in ten below ±" in first["method"]
     alone = plan.text(made(tmp_path, {"preset": "quick", "recorded": []}, GPU))
     assert "not known yet" in next(line for line in alone.splitlines() if line.startswith("cusnn"))
-    assert "14 × build_kernel" in text
+    assert "39 × build_kernel" in text
     assert "none: one session" in plan.text(made(tmp_path, {}, GPU))
 
 

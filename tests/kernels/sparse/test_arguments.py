@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from kernels.sparse import ConvShape, UnsupportedShape, Workspace, arguments, pack_weights, plan
+from kernels.sparse import (
+    ConvShape,
+    UnsupportedShape,
+    Variant,
+    Workspace,
+    arguments,
+    pack_weights,
+    plan,
+    weights_are_ready,
+)
+from kernels.sparse.planning import cut
 
 SHAPE = ConvShape(2, 40, 9, 7, 33)
 PLAN = plan(SHAPE, 132)
@@ -50,3 +60,30 @@ def test_a_workspace_grows_and_keeps_zero_tickets():
     assert len(slots) >= 200
     assert (tickets.dtype, len(tickets), int(tickets.abs().sum())) == (torch.int32, 30, 0)
     assert workspace.nbytes == 4 * (len(slots) + 1 + len(tickets))
+
+
+def test_a_cluster_needs_a_workspace_only_where_a_gpu_has_none(monkeypatch: pytest.MonkeyPatch):
+    found = cut(Variant("v6_fused", th=2, tw=7, warps=16, reduce="cluster"), ConvShape(1, 64, 14, 14, 32), 2)
+    before, now = Workspace("cpu"), Workspace("cpu")
+    monkeypatch.setattr(now, "_clusters", True)
+    assert not before.has_room_for(found)
+    assert now.has_room_for(found)
+    slots, tickets = before.reserve_for(found)
+    assert before.has_room_for(found)
+    assert (len(slots), len(tickets)) == (found.slot_floats, found.tickets)
+    assert now.nbytes == 12
+
+
+def test_weights_are_laid_out_once_and_again_after_a_write():
+    shape = ConvShape(1, 4, 14, 14, 64)
+    found = cut(Variant("v6_fused", th=2, tw=7, warps=4, outputs_per_lane=2, reduce="cluster"), shape, 1)
+    x, y, packed = torch.zeros(1, 4, 14, 14), torch.zeros(1, 64, 14, 14), torch.rand(4, 3, 3, 64)
+    laid_out = lambda: arguments(found, x, packed, y, Workspace("cpu"))[1]  # noqa: E731
+    assert not weights_are_ready(found, packed)
+    first = laid_out()
+    assert torch.equal(first, packed.reshape(-1))  # one group of 64 channels: the same order
+    assert weights_are_ready(found, packed)
+    assert laid_out() is first
+    packed[0] = 7
+    assert not weights_are_ready(found, packed)
+    assert torch.equal(laid_out(), packed.reshape(-1))

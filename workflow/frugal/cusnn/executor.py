@@ -208,10 +208,10 @@ def _allocate(
 
 
 def _reserve(workspace: Workspace, choices: Mapping[str, Choice]) -> None:
-    """Once for the largest launch, so that no launch is bound to memory that a later one outgrows."""
-    plans = [choice.launch for choice in choices.values() if choice.launch is not None]
-    if plans:
-        workspace.reserve(max(plan.slot_floats for plan in plans), max(plan.tickets for plan in plans))
+    """Before anything is bound, so that no launch keeps memory that a later one outgrows."""
+    for choice in choices.values():
+        if choice.launch is not None:
+            workspace.reserve_for(choice.launch)
 
 
 # ---- what torch computes ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ kernel can, and by torch around it where it cannot: the result is the same.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +18,11 @@ from frugal.cusnn.kernel_store import KernelStore, NotReady, capturing, store_of
 from frugal.cusnn.plans import DENSE, Plan, check_shape
 from frugal.cusnn.plans import plan as default_plan
 from frugal.timing.flags import flags
-from kernels.sparse import ConvShape, Fused, UnsupportedShape, Workspace, arguments
+from kernels.sparse import ConvShape, Fused, UnsupportedShape, Workspace, arguments, weights_are_ready
+
+if TYPE_CHECKING:
+    from kernels.sparse import Plan as Launch
+    from kernels.sparse import Variant
 
 NOTHING = Fused()
 
@@ -95,15 +100,14 @@ def bind(
     kernels = kernels or store_of(x.device)
     kernel = kernels.kernel(launch.variant.name)
     workspace = workspace or kernels.workspace
-    _check_room(workspace, launch.slot_floats, launch.tickets)
+    _check_ready(launch, w_packed, workspace)
+    within, bias_within, around, bias_around = _shared_out(launch.variant, bias, fused)
 
-    def launched(x: Tensor, **more: object) -> Callable[[], object]:
-        given = arguments(launch, x, w_packed, out, workspace, **more)
+    def launched(x: Tensor) -> Callable[[], object]:
+        given = arguments(launch, x, w_packed, out, workspace, bias_within, within)
         return kernel.bind(launch.grid, launch.block, given, cluster=launch.cluster, overlap=launch.overlap)
 
-    if "flags" in dict(launch.variant.parameters):
-        return launched(x, bias=bias, fused=fused)
-    return _around(launched, x, bias, out, fused)
+    return _around(launched, x, bias_around, out, around)
 
 
 def on_cpu(x: Tensor) -> bool:
@@ -194,13 +198,32 @@ def _tensors(fused: Fused) -> tuple[Tensor | None, ...]:
     return fused.pre_scale, fused.pre_shift, fused.residual
 
 
-def _check_room(workspace: Workspace, slot_floats: int, tickets: int) -> None:
+def _check_ready(launch: Launch, w_packed: Tensor, workspace: Workspace) -> None:
     """Memory that is allocated while a graph is captured would be the graph's own, and filled by its replays only."""
-    if capturing() and (workspace.slots.numel() < slot_floats or workspace.tickets.numel() < tickets):
+    if not capturing():
+        return
+    if not workspace.has_room_for(launch):
         raise NotReady(
             "the workspace would have to grow while a CUDA graph is captured: make the same call once before, with the "
             "workspace that the capture uses (a stream has its own unless you give one)"
         )
+    if not weights_are_ready(launch, w_packed):
+        raise NotReady(
+            "the weights would have to be laid out for the kernel while a CUDA graph is captured: make the same call "
+            "once before, with the same tensor of weights"
+        )
+
+
+def _shared_out(
+    variant: Variant, bias: Tensor | None, fused: Fused
+) -> tuple[Fused, Tensor | None, Fused, Tensor | None]:
+    """(what the launch fuses, its bias, what torch does around it, the bias added there)."""
+    if "flags" not in dict(variant.parameters):
+        return NOTHING, None, fused, bias
+    if getattr(variant, "prologue", True):
+        return fused, bias, NOTHING, None
+    after = Fused(residual=fused.residual, post_relu=fused.post_relu)
+    return after, bias, Fused(fused.pre_scale, fused.pre_shift, fused.pre_relu), None
 
 
 def _torch_convolution(shape: ConvShape, weight: Tensor, out: Tensor) -> Callable[..., Callable[[], object]]:
@@ -229,6 +252,8 @@ def _around(
     if fused.pre_relu:
         before.append(lambda: given.relu_())
     convolve = launched(given)
+    if not before and bias is None and fused.residual is None and not fused.post_relu:
+        return convolve
 
     def run() -> None:
         for step in before:
