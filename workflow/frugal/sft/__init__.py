@@ -18,6 +18,8 @@ _PLACES = {
     "SftError": "frugal.sft.errors",
     "ShapeError": "frugal.sft.errors",
     "UnsupportedOp": "frugal.sft.errors",
+    "compare": "frugal.sft.checks",
+    "saved_bytes": "frugal.sft.checks",
     "trace": "frugal.sft.graph",
 }
 

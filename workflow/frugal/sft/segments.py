@@ -17,7 +17,8 @@ from frugal.sft.nodes import Node
 from frugal.sft.plan import STORE, STRIPS, Plan, Segment, check
 from frugal.sft.ranges import COLUMNS, ROWS
 from frugal.sft.strips import Strips
-from frugal.sft.tiles import Tiles
+from frugal.sft.surroundings import Surroundings
+from frugal.sft.tiles import Tiles, memory_format
 from frugal.sft.window import Work
 
 __all__ = ["Segment", "SegmentedSequential", "schedule"]
@@ -106,9 +107,10 @@ class SegmentedSequential(nn.Module):
         if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
             what = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ShapeError(f"the image is {what}: give a floating-point tensor [N, C, H, W]")
-        return self._schedule(tuple(x.shape))(x)
+        return self._schedule(tuple(x.shape), x)(x)
 
-    def _schedule(self, shape: Shape) -> Schedule:
+    def _schedule(self, shape: Shape, x: Tensor | None = None) -> Schedule:
+        """The schedule for images of a shape; x: such an image, where a plan may have to be made for it."""
         if self.plan is not None and shape != self.plan.image_shape:
             raise ShapeError(
                 f"images {shape}: the plan is for {self.plan.image_shape}; plan for this shape, or give "
@@ -117,17 +119,30 @@ class SegmentedSequential(nn.Module):
         if self._graph is None or not self._graph.current:
             self._graph = trace(self.model, allow_dropout=self.allow_dropout)
             self._schedules.clear()
-        key = shape, torch.is_grad_enabled()
+        settings = {} if self.plan is not None or self.budget_bytes is None else _settings(x)
+        key = shape, torch.is_grad_enabled(), *settings.values()
         if key not in self._schedules:
-            self._schedules[key] = schedule(self._graph, self.plan or self._planned(shape))
+            self._schedules[key] = schedule(self._graph, self.plan or self._planned(shape, settings))
         return self._schedules[key]
 
-    def _planned(self, shape: Shape) -> Plan:
+    def _planned(self, shape: Shape, settings: Mapping[str, Any]) -> Plan:
         if self.budget_bytes is None:
             return Plan.manual(self.model, shape, allow_dropout=self.allow_dropout)
         from frugal.sft.planner import plan
 
-        return plan(self.model, shape, self.budget_bytes, allow_dropout=self.allow_dropout)
+        return plan(self.model, shape, self.budget_bytes, allow_dropout=self.allow_dropout, **settings)
+
+
+def _settings(x: Tensor) -> dict[str, Any]:
+    """How an image is going to run, in the planner's words."""
+    around = Surroundings.now(x.device)
+    return {
+        "dtype": x.dtype,
+        "autocast": around.autocast,
+        "channels_last": memory_format(x) is torch.channels_last,
+        "device": x.device,
+        "input_grad": x.requires_grad,
+    }
 
 
 def schedule(graph: Graph, plan: Plan) -> Schedule:
