@@ -62,9 +62,6 @@ class Seen:
     shapes: dict[fx.Node, tuple[str, Any]] = field(default_factory=dict)
     refused: dict[fx.Node, UnsupportedOp] = field(default_factory=dict)
 
-    def known(self, node: fx.Node) -> str | None:
-        return self.maps.get(node) or self.vectors.get(node)
-
     def add(self, source: fx.Node, node: Node) -> None:
         self.nodes.append(node)
         (self.vectors if node.whole else self.maps)[source] = node.name

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from frugal.sft.errors import UnsupportedOp
-from frugal.sft.ranges import POINTWISE, TRANSPOSED, UPSAMPLE, WINDOW, Axis
+from frugal.sft.ranges import TRANSPOSED, UPSAMPLE, WINDOW, Axis
 
 # Operations on maps [N, C, H, W] that run window by window.
 CONV, CONV_TRANSPOSE, MAX_POOL, AVG_POOL = "conv", "conv_transpose", "max_pool", "avg_pool"
@@ -33,7 +33,7 @@ class Node:
     does along rows and columns. module: the module whose parameters and settings count, or None. call: of a JOIN, a
     function of two operands; of a VECTOR, a function of (values by name, shapes by name). attrs: `channels` (output
     channels, where they are not the first input's), `scalar` and `swapped` (second operand of a JOIN with a number),
-    `like` (a map whose size the output has), `keepdim`, `pads_zero`.
+    `like` (a map whose size the output has), `keepdim` (of a MEAN).
     """
 
     name: str
@@ -49,10 +49,6 @@ class Node:
     def whole(self) -> bool:
         """Whether it runs between segments, on whole maps or on vectors."""
         return self.op in (STATISTICS, MEAN, VECTOR)
-
-    @property
-    def pointwise(self) -> bool:
-        return self.axes[0].kind == self.axes[1].kind == POINTWISE
 
 
 def conv(name: str, module: nn.Conv2d, source: str) -> Node:
