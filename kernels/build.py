@@ -30,7 +30,7 @@ from kernels import cubin
 
 # Kind -> dtype, by the name that Numba, NumPy and torch all give it; numbers have 4 bytes. A * marks a flat array.
 SCALARS = {"f32": "float32", "i32": "int32", "u32": "uint32"}
-ELEMENTS = {**SCALARS, "u8": "uint8"}
+ELEMENTS = {**SCALARS, "u8": "uint8", "u16": "uint16"}
 KINDS = (*SCALARS, *(f"{kind}*" for kind in ELEMENTS))
 ARRAY_WORDS = 7  # 64-bit words of a 1-D array in Numba's ABI: meminfo, parent, items, item size, data, shape, stride
 MAX_THREADS = 1024
@@ -59,7 +59,7 @@ class KernelSource:
     """Function in `python_source`, and symbol in the cubin."""
     python_source: str
     parameters: tuple[tuple[str, str], ...]
-    """(name, kind) in the order of the function's arguments. Kinds: f32* i32* u32* u8* (flat arrays), f32 i32 u32."""
+    """(name, kind) in the function's order. Kinds: f32* i32* u32* u8* u16* (flat arrays), f32 i32 u32."""
     threads: int
     """Threads a block, in one dimension: the compiler relies on there being no more."""
     min_threads: int | None = None
@@ -153,6 +153,8 @@ class BuildReport:
     """Versions of what compiled it."""
     min_threads: int | None = None
     """Fewest threads that a launch may have; None: always `threads`."""
+    hmma: int | None = None
+    """Matrix multiply-adds on tensor cores among the instructions; None where the encoding is not known."""
 
 
 def build(source: KernelSource, capability: str, prefix: str | Path) -> BuildReport:
@@ -191,6 +193,7 @@ def build(source: KernelSource, capability: str, prefix: str | Path) -> BuildRep
         cubin_sha256=hashlib.sha256(image).hexdigest(),
         tools=tools(),
         min_threads=source.min_threads,
+        hmma=resources.hmma if major < 10 else None,
     )
     _publish(prefix, ".ptx", ptx)
     _publish(prefix, ".cubin", image)

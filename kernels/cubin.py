@@ -24,7 +24,7 @@ SIZED = 0x04  # format of a record that carries its own bytes; the others have 1
 
 # From Volta to Hopper an instruction is 128 bits and its lowest 12 are the opcode; bits 9 to 11 of them say where the
 # operands are (register, immediate, constant bank).
-FFMA, FORM_MASK = 0x023, 0x1FF
+FFMA, HMMA, FORM_MASK = 0x023, 0x03C, 0x1FF
 NOP, OPCODE_MASK = 0x918, 0xFFF
 
 
@@ -39,6 +39,7 @@ class Resources:
     threads: int | None
     instructions: int
     ffma: int
+    hmma: int
     parameter_sizes: tuple[int, ...]
 
 
@@ -67,6 +68,7 @@ def read(image: bytes, entry: str) -> Resources:
         threads=threads[0][0] * threads[0][1] * threads[0][2] if threads else None,
         instructions=sum(opcode != NOP for opcode in opcodes),
         ffma=sum(opcode & FORM_MASK == FFMA for opcode in opcodes),
+        hmma=sum(opcode & FORM_MASK == HMMA for opcode in opcodes),
         parameter_sizes=tuple(flags >> 18 for _, _, flags in parameters),
     )
 

@@ -5,12 +5,15 @@ Importing this package loads neither torch nor numba; `kernels.tiled.cpu` loads 
 """
 
 from kernels.tiled.arguments import arguments, bind
+from kernels.tiled.mma_variant import MmaVariant
+from kernels.tiled.names import parse
 from kernels.tiled.pack import pack
 from kernels.tiled.planning import Plan, Step, cut, plan, worth
 from kernels.tiled.shape import PairShape, UnsupportedPair
 from kernels.tiled.variant import Variant
 
 __all__ = [
+    "MmaVariant",
     "PairShape",
     "Plan",
     "Step",
@@ -24,5 +27,3 @@ __all__ = [
     "plan",
     "worth",
 ]
-
-parse = Variant.parse

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from kernels.launch import Kernel, Launch
+    from kernels.tiled.mma_variant import MmaVariant
     from kernels.tiled.planning import Plan, Step
     from kernels.tiled.variant import Variant
 
@@ -26,18 +27,18 @@ def arguments(
     """What `kernels.launch.Kernel.bind(step.grid, step.block, ...)` takes for each step, in the kernel's order.
 
     packed: from `pack`. x [N, C_in, H, W] and y [N, C_out, H_out, W_out] are contiguous, and so is middle
-    [N, C_mid, H_mid, W_mid], which a plan that does not fuse needs. slope: of the leaky activation, above 0 and at
-    most 1. Raises UnsupportedPair.
+    [N, C_mid, H_mid, W_mid], which a plan that does not fuse needs; all float32, or bfloat16 for a plan in bf16.
+    slope: of the leaky activation, above 0 and at most 1. Raises UnsupportedPair.
     """
     shape = plan.shape
     if shape.activation == "leaky" and not 0 < slope <= 1:
         raise UnsupportedPair(f"slope = {slope}: the fused kernels take one above 0 and at most 1; leave it to torch.")
-    _check("x", x, (shape.N, shape.C_in, shape.H, shape.W))
-    _check("y", y, (shape.N, shape.C_out, shape.H_out, shape.W_out))
+    _check(plan, "x", x, (shape.N, shape.C_in, shape.H, shape.W))
+    _check(plan, "y", y, (shape.N, shape.C_out, shape.H_out, shape.W_out))
     if not plan.fused:
         if middle is None:
             raise UnsupportedPair(f"this plan has {len(plan.steps)} launches: give the tensor between them as middle.")
-        _check("middle", middle, (shape.N, shape.C_mid, shape.H_mid, shape.W_mid))
+        _check(plan, "middle", middle, (shape.N, shape.C_mid, shape.H_mid, shape.W_mid))
     given = []
     for step, weights in zip(plan.steps, packed, strict=True):
         source = middle if step.layer == "second" else x
@@ -46,7 +47,9 @@ def arguments(
     return given
 
 
-def bind(plan: Plan, kernels: Callable[[Variant], Kernel], given: Sequence[Sequence[Any]]) -> tuple[Launch, ...]:
+def bind(
+    plan: Plan, kernels: Callable[[Variant | MmaVariant], Kernel], given: Sequence[Sequence[Any]]
+) -> tuple[Launch, ...]:
     """The plan's launches, to be called in order. kernels: the loaded kernel of a variant; given: from `arguments`."""
     pairs = zip(plan.steps, given, strict=True)
     return tuple(kernels(step.variant).bind(step.grid, step.block, values) for step, values in pairs)
@@ -56,8 +59,8 @@ def _of_step(step: Step, plan: Plan, weights: dict, source: torch.Tensor, target
     shape, second = plan.shape, step.layer == "second"
     channels = shape.C_mid if second else shape.C_in
     values = {
-        "x": source.detach().reshape(-1),
-        "y": target.detach().reshape(-1),
+        "x": _flat(source),
+        "y": _flat(target),
         "C": channels,
         "N": shape.C_mid if step.layer == "first" else shape.C_out,
         "C_in": shape.C_in,
@@ -74,12 +77,21 @@ def _of_step(step: Step, plan: Plan, weights: dict, source: torch.Tensor, target
     return [values[name] for name, _ in step.variant.parameters]
 
 
-def _check(name: str, tensor: torch.Tensor, wanted: tuple[int, ...]) -> None:
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """All of it in one row; bf16 by its bits, since neither Numba nor NumPy has the type."""
     import torch
 
-    if tuple(tensor.shape) != wanted or tensor.dtype != torch.float32:
+    flat = tensor.detach().reshape(-1)
+    return flat.view(torch.uint16) if tensor.dtype == torch.bfloat16 else flat
+
+
+def _check(plan: Plan, name: str, tensor: torch.Tensor, wanted: tuple[int, ...]) -> None:
+    import torch
+
+    dtype = torch.bfloat16 if plan.steps[0].variant.dtype == "bf16" else torch.float32
+    if tuple(tensor.shape) != wanted or tensor.dtype != dtype:
         raise UnsupportedPair(
-            f"{name} is {tensor.dtype} {tuple(tensor.shape)}: this plan was made for float32 {wanted}; plan anew."
+            f"{name} is {tensor.dtype} {tuple(tensor.shape)}: this plan was made for {dtype} {wanted}; plan anew."
         )
     if not tensor.is_contiguous():
         raise UnsupportedPair(f"{name} has strides {tensor.stride()}: NCHW without gaps is needed; call .contiguous().")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kernels.tiled.pack_mma import pack_step, padded
 from kernels.tiled.shape import UnsupportedPair
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def pack(
 
 def _step(step: Step, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     variant = step.variant
+    if variant.rung == "v5_pair_mma":
+        return pack_step(step, **given)
     if variant.rung == "v1_naive":
         number = "1" if step.layer == "first" else "2"
         return {"w": given["w" + number].contiguous().reshape(-1), "bias": given["b" + number].contiguous()}
@@ -55,15 +58,6 @@ def _step(step: Step, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     if step.layer in ("pair", "second"):
         packed |= {"w2": _rows(variant, given["w2"]), "b2": padded(given["b2"], variant.cob)}
     return packed
-
-
-def padded(tensor: torch.Tensor, multiple: int, dim: int = 0) -> torch.Tensor:
-    """The tensor with zeros up to a multiple of so many along a dimension."""
-    import torch
-
-    missing = -tensor.shape[dim] % multiple
-    room = [*tensor.shape[:dim], missing, *tensor.shape[dim + 1 :]]
-    return torch.cat([tensor, tensor.new_zeros(room)], dim).contiguous()
 
 
 def _chunks(variant, w: torch.Tensor) -> torch.Tensor:

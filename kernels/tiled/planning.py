@@ -11,9 +11,10 @@ block (1.51).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from kernels.tiled import layout
+from kernels.tiled.mma_variant import LEAST_SHARED, SHARED, MmaVariant
 from kernels.tiled.shape import PairShape, UnsupportedPair
 from kernels.tiled.variant import RUNGS, Variant
 
@@ -24,13 +25,15 @@ WORTH = 1.15
 # Tiles, channels of a block and chunks, the least redundant first: the first that fits shared memory is taken.
 TILES = ((16, 16), (8, 16), (8, 8))
 CHUNKS = (8, 4)
+MMA_TILES = ((4, 4), (4, 2), (2, 2))  # warps and rows of each
+TYPES = {"v5_pair_mma": ("tf32", "bf16")}  # what a rung computes in; the others in float32
 
 
 @dataclass(frozen=True)
 class Step:
     """One launch of a plan."""
 
-    variant: Variant
+    variant: Variant | MmaVariant
     layer: str
     """What it computes: `pair`, or its `first` or `second` layer."""
     grid: tuple[int, int, int]
@@ -68,26 +71,42 @@ class Plan:
         if not self.fused:
             return 1.0
         variant, (first, second) = self.steps[0].variant, self.shape.macs
-        mh, mw = layout.middle(variant)
+        mh, mw = variant.middle
         halo = mh * mw / (variant.th * variant.tw)
         return (first * halo * self.steps[0].grid[1] + second) / (first + second)
 
 
-def plan(shape: PairShape, *, rung: str = "v4_pair_reg", fused: bool = True) -> Plan:
+def plan(
+    shape: PairShape,
+    *,
+    rung: str = "v4_pair_reg",
+    dtype: str | None = None,
+    fused: bool = True,
+    capability: str = "9.0",
+) -> Plan:
     """The launches for a pair. fused=False: the dense twin of v3 and up, two launches of the same tile code.
+
+    dtype: tf32 or bf16 for v5_pair_mma, f32 for the others (None: the first of these). capability: of the GPU, which
+    says how much shared memory a block of v5 may have.
 
     Raises UnsupportedPair, naming the term that binds, for what is outside the family's envelope.
     """
     check(shape)
-    if rung not in RUNGS:
-        raise UnsupportedPair(f"rung = {rung!r}: one of {', '.join(RUNGS)} is allowed.")
+    rungs = (*RUNGS, *TYPES)
+    if rung not in rungs:
+        raise UnsupportedPair(f"rung = {rung!r}: one of {', '.join(rungs)} is allowed.")
+    types = TYPES.get(rung, ("f32",))
+    if dtype not in (None, *types):
+        raise UnsupportedPair(f"dtype = {dtype!r}: {rung} computes in {' or '.join(types)}; ask for that.")
+    if rung in TYPES:
+        return cut(shape, _mma(shape, dtype or types[0], capability), fused=fused)
     if rung in ("v1_naive", "v2_tile"):
         first, second = (_layer(shape, rung, layer) for layer in ("first", "second"))
         return Plan(shape, (_step(shape, first, "first"), _step(shape, second, "second")))
     return cut(shape, _pair(shape, rung), fused=fused)
 
 
-def cut(shape: PairShape, variant: Variant, *, fused: bool = True) -> Plan:
+def cut(shape: PairShape, variant: Variant | MmaVariant, *, fused: bool = True) -> Plan:
     """The plan of a given kernel of both layers, or of its dense twin.
 
     Raises UnsupportedPair where the kernel is not for this pair.
@@ -154,7 +173,28 @@ def _pair(shape: PairShape, rung: str) -> Variant:
     raise UnsupportedPair(f"no tile of {shape} fits shared memory: {failure}")
 
 
-def _step(shape: PairShape, variant: Variant, layer: str) -> Step:
+def _mma(shape: PairShape, dtype: str, capability: str) -> MmaVariant:
+    """The v5 kernel with the largest tile that fits the shared memory of a capability."""
+    if not re.fullmatch(r"\d+\.\d", capability) or float(capability) < 8:
+        raise UnsupportedPair(f"capability {capability}: v5_pair_mma needs 8.0 or higher; take v4_pair_reg.")
+    cin, mid, cob = (
+        next(most for most in sizes if most >= wanted)
+        for sizes, wanted in (
+            ((4, 8, 16), shape.C_in), ((32, 64, 128), shape.C_mid), ((16, 32, 64), min(shape.C_out, 64)),
+        )
+    )  # fmt: skip
+    tiles = (
+        MmaVariant(
+            dtype, warps=warps, rows=rows, cin=cin, mid=mid, cob=cob, pool_mid=shape.pool_mid,
+            pool_out=shape.pool_out, activation=shape.activation,
+        )
+        for warps, rows in MMA_TILES
+    )  # fmt: skip
+    limit = SHARED.get(capability, LEAST_SHARED)
+    return next(variant for variant in tiles if variant.shared_bytes <= limit)  # the smallest fits any of them
+
+
+def _step(shape: PairShape, variant: Variant | MmaVariant, layer: str) -> Step:
     """The launch that computes `layer` with a kernel."""
     first = layer == "first"
     rows, cols = (shape.H, shape.W) if first and variant.part == "layer" else (shape.H_mid, shape.W_mid)

@@ -89,6 +89,11 @@ class Variant:
         return layout.threads(self)
 
     @property
+    def middle(self) -> tuple[int, int]:
+        """Rows and columns between the layers that a block computes or reads."""
+        return layout.middle(self)
+
+    @property
     def name(self) -> str:
         """A file name without spaces; `parse` reads it back."""
         return (

@@ -174,7 +174,7 @@ def test_the_default_capabilities_can_be_built():
     [
         (
             {"parameters": (("x", "f64*"), ("y", "f32*"))},
-            "kind 'f64*', allowed are f32, i32, u32, f32*, i32*, u32*, u8*",
+            "kind 'f64*', allowed are f32, i32, u32, f32*, i32*, u32*, u8*, u16*",
         ),
         ({"threads": 0}, "threads = 0, allowed are 1 to 1024"),
         ({"parameters": (("x", "u8"), ("y", "f32*"))}, "kind 'u8', allowed are f32"),

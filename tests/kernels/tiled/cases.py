@@ -38,15 +38,21 @@ def wanted(shape: PairShape, data: tuple[np.ndarray, ...]) -> np.ndarray:
     )
 
 
+def bf16(values: np.ndarray) -> np.ndarray:
+    """The nearest bf16, as float32."""
+    return torch.from_numpy(values).bfloat16().float().numpy()
+
+
 def guarded(plan: Plan, data: tuple[np.ndarray, ...]) -> tuple[list[list], torch.Tensor, list[torch.Tensor]]:
     """Each step's arguments as arrays, the output, and what no launch may write: guards around output and middle."""
-    shape = plan.shape
+    shape, short = plan.shape, plan.steps[0].variant.dtype == "bf16"
+    dtype = torch.bfloat16 if short else torch.float32
     x, w1, b1, w2, b2 = (torch.from_numpy(value) for value in data)
     sizes = [(shape.N, shape.C_out, shape.H_out, shape.W_out)]
     if not plan.fused:
         sizes.append((shape.N, shape.C_mid, shape.H_mid, shape.W_mid))
-    rooms = [torch.full((int(np.prod(size)) + 64,), float("nan")) for size in sizes]
+    rooms = [torch.full((int(np.prod(size)) + 64,), float("nan"), dtype=dtype) for size in sizes]
     y, *middle = (room[32:-32].view(size) for room, size in zip(rooms, sizes, strict=True))
-    given = arguments(plan, pack(plan, w1, w2, b1, b2), x, y, middle[0] if middle else None, SLOPE)
+    given = arguments(plan, pack(plan, w1, w2, b1, b2), x.to(dtype), y, middle[0] if middle else None, SLOPE)
     arrays = [[v.numpy() if isinstance(v, torch.Tensor) else v for v in values] for values in given]
     return arrays, y, [edge for room in rooms for edge in (room[:32], room[-32:])]

@@ -36,6 +36,26 @@ def test_default_kernels_do_not_spill_and_fit_any_gpu(shape, rung, capability, t
         assert words == 9 * (3 if q == 1 else 2) + 4 + q + 2
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "capability"),
+    [(VGG, "bf16", "8.0"), (DARKNET, "bf16", "9.0"), (DARKNET, "tf32", "8.9"), (VGG, "tf32", "9.0")],
+)
+def test_tensor_core_kernels_do_not_spill_and_multiply_on_tensor_cores(shape, dtype, capability, tmp_path):
+    variant = plan(shape, rung="v5_pair_mma", dtype=dtype, capability=capability).steps[0].variant
+    report = build(variant.source(capability), capability, tmp_path / "k")
+    assert (report.local_bytes, report.spill_store_bytes, report.spill_load_bytes) == (0, 0, 0)
+    # A tap of the second layer: steps × rows × eights of channels. A task of the first: steps × q × eights.
+    q = 2 if shape.pool_mid else 1
+    assert report.hmma == variant.mid // variant.step * 4 * 8 + variant.first_steps * q * variant.mid // 8
+    assert report.ffma <= 64 * (shape.activation == "leaky")  # slopes at most: no product of a convolution
+    ptx = (tmp_path / "k.ptx").read_text()
+    assert len(re.findall(r"ldmatrix\.sync\.aligned\.m8n8\.x4", ptx)) == 4 * (1 + variant.mid // variant.step)
+    assert (
+        2 * (report.dynamic_shared_bytes + report.shared_bytes)
+        <= {"8.9": 2 * 99, "8.0": 164}.get(capability, 228) * 1024
+    )
+
+
 def test_the_twin_is_the_same_code_in_two(tmp_path):
     first, second = plan(VGG, fused=False).steps
     whole = build(first.variant.source("9.0"), "9.0", tmp_path / "first").ffma

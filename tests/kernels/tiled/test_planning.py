@@ -1,6 +1,7 @@
 """Plans: that each covers its output once, what it does twice, and what it refuses."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.tiled import PairShape, UnsupportedPair, Variant, arguments, bind, cut, pack, parse, plan, worth
+from kernels.tiled.mma_variant import LEAST_SHARED, SHARED
 from kernels.tiled.variant import PORTABLE_SHARED, RUNGS
 
 VGG = PairShape(1, 3, 64, 64, 2048, 2048, pool_out=True)
@@ -47,6 +49,25 @@ def test_the_stems_of_the_networks():
         assert plan(second).redundancy == pytest.approx(fused)
     with pytest.raises(UnsupportedPair, match="C_in = 64: the fused kernels take up to 16"):
         plan(dataclasses.replace(second, C_in=64))
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=shapes, dtype=st.sampled_from(["tf32", "bf16"]), capability=st.sampled_from(["8.0", "8.6", "9.0", "12.0"]))
+def test_a_tensor_core_kernel_covers_the_output_and_fits_the_gpu(shape, dtype, capability):
+    try:
+        (step,) = plan(shape, rung="v5_pair_mma", dtype=dtype, capability=capability).steps
+    except UnsupportedPair as error:
+        assert re.search(r"\d+ of them for the (input|middle)", str(error))
+        assert shape.C_mid > 64 or shape.C_in > 4
+        return
+    variant = step.variant
+    assert variant.source(capability).dynamic_shared_bytes <= SHARED.get(capability, LEAST_SHARED)
+    assert variant.cin >= shape.C_in
+    assert variant.mid >= shape.C_mid
+    assert (step.grid[1] - 1) * variant.cob < shape.C_out <= step.grid[1] * variant.cob
+    assert step.grid[0] == step.tiles_w * -(-shape.H_mid // variant.th)
+    assert (step.tiles_w - 1) * 16 < shape.W_mid <= step.tiles_w * 16
+    assert parse(variant.name) == variant
 
 
 @settings(max_examples=60, deadline=None)
@@ -94,8 +115,15 @@ def test_a_kernel_for_another_pair_is_refused():
     for change, sentence in [({"pool_mid": True}, "pool_mid must be True"), ({"C_in": 4}, "3 input channels, not 4")]:
         with pytest.raises(UnsupportedPair, match=sentence):
             cut(dataclasses.replace(VGG, **change), variant)
-    with pytest.raises(UnsupportedPair, match="rung = 'v9'"):
-        plan(VGG, rung="v9")
+    for wanted, sentence in [
+        ({"rung": "v9"}, "rung = 'v9'"),
+        ({"dtype": "bf16"}, "dtype = 'bf16': v4_pair_reg computes in f32"),
+        ({"rung": "v5_pair_mma", "dtype": "f16"}, "computes in tf32 or bf16"),
+        ({"rung": "v5_pair_mma", "capability": "7.5"}, "capability 7.5: v5_pair_mma needs 8.0"),
+        ({"rung": "v5_pair_mma", "capability": "nine"}, "capability nine"),
+    ]:
+        with pytest.raises(UnsupportedPair, match=sentence):
+            plan(VGG, **wanted)
 
 
 @pytest.mark.parametrize(
