@@ -1,7 +1,6 @@
 """Plans: that each covers its output once, what it does twice, and what it refuses."""
 
 import dataclasses
-import re
 import subprocess
 import sys
 
@@ -54,12 +53,7 @@ def test_the_stems_of_the_networks():
 @settings(max_examples=60, deadline=None)
 @given(shape=shapes, dtype=st.sampled_from(["tf32", "bf16"]), capability=st.sampled_from(["8.0", "8.6", "9.0", "12.0"]))
 def test_a_tensor_core_kernel_covers_the_output_and_fits_the_gpu(shape, dtype, capability):
-    try:
-        (step,) = plan(shape, rung="v5_pair_mma", dtype=dtype, capability=capability).steps
-    except UnsupportedPair as error:
-        assert re.search(r"\d+ of them for the (input|middle)", str(error))
-        assert shape.C_mid > 64 or shape.C_in > 4
-        return
+    (step,) = plan(shape, rung="v5_pair_mma", dtype=dtype, capability=capability).steps
     variant = step.variant
     assert variant.source(capability).dynamic_shared_bytes <= SHARED.get(capability, LEAST_SHARED)
     assert variant.cin >= shape.C_in
