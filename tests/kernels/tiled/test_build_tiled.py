@@ -45,15 +45,15 @@ def test_tensor_core_kernels_do_not_spill_and_multiply_on_tensor_cores(shape, dt
     report = build(variant.source(capability), capability, tmp_path / "k")
     assert (report.local_bytes, report.spill_store_bytes, report.spill_load_bytes) == (0, 0, 0)
     # A tap of the second layer: steps × rows × eights of channels. A task of the first: steps × q × eights.
-    q = 2 if shape.pool_mid else 1
-    assert report.hmma == variant.mid // variant.step * 4 * 8 + variant.first_steps * q * variant.mid // 8
-    assert report.ffma <= 64 * (shape.activation == "leaky")  # slopes at most: no product of a convolution
-    ptx = (tmp_path / "k.ptx").read_text()
-    assert len(re.findall(r"ldmatrix\.sync\.aligned\.m8n8\.x4", ptx)) == 4 * (1 + variant.mid // variant.step)
-    assert (
-        2 * (report.dynamic_shared_bytes + report.shared_bytes)
-        <= {"8.9": 2 * 99, "8.0": 164}.get(capability, 228) * 1024
-    )
+    q, steps = 2 if shape.pool_mid else 1, variant.mid // variant.step
+    tap, task = steps * 4 * 8, variant.first_steps * q * variant.mid // 8
+    assert report.hmma in (tap + task, 9 * tap + task)  # the loop over taps may be unrolled
+    assert report.ffma == 0  # no product of a convolution
+    loads = len(re.findall(r"ldmatrix\.sync\.aligned\.m8n8\.x4", (tmp_path / "k.ptx").read_text()))
+    assert loads in (4 + 4 * steps, 4 + 36 * steps)
+    if capability != "8.9":  # two blocks a multiprocessor: one loads while the other multiplies
+        room = {"8.0": 164, "9.0": 228}[capability] * 1024
+        assert 2 * (report.dynamic_shared_bytes + report.shared_bytes) <= room
 
 
 def test_the_twin_is_the_same_code_in_two(tmp_path):
