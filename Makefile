@@ -72,9 +72,10 @@ test-smoke: $(STAMP) ## the whole default campaign from an empty folder
 test-gpu: $(STAMP) ## the tests that need an NVIDIA GPU
 	$(BIN)/pytest -m gpu $(ARGS)
 
-bench-method: $(STAMP) ## what the method itself costs: host time a sample, CPU share, a million samples
+bench-method: $(STAMP) ## what the method costs: host time a sample and a launch, CPU share, a million samples
 	$(BIN)/python -m tests.method.overhead $(ARGS)
 	$(BIN)/python -m tests.method.records_cost
+	$(BIN)/python -m tests.kernels.launch_cost
 
 docs: $(STAMP) ## write what is generated: config.yaml, its schema, the tables in docs/
 	$(BIN)/python -m frugal.docs --write
