@@ -160,7 +160,8 @@ def _back(ctx, sums: Sums, index: int, tensors, carry: Carry, alive, beside, cas
     for i, grad in found.items():
         if i >= skipped:
             sums.add(len(work.part.inputs) + i - skipped, grad)
-    return {name: found[len(rows) + i] for i, name in enumerate(carry) if len(rows) + i in found}
+    # Clones: cat's gradients are views, each of which would keep the whole window's gradient through the next strip.
+    return {name: found[len(rows) + i].clone() for i, name in enumerate(carry) if len(rows) + i in found}
 
 
 def _new_rows(strips: Strips, step: Strip, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
