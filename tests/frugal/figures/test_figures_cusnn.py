@@ -8,7 +8,7 @@ import pytest
 from reading_figures import layout_is_sound, marks, points, words
 
 from frugal import figures
-from frugal.figures import cusnn
+from frugal.figures import cusnn, told
 from frugal.figures.cusnn import layers
 
 EXPERIMENT = {
@@ -91,7 +91,7 @@ def test_sessions_are_joined_by_their_geometric_mean(tmp_path):
 def test_roofline_says_whose_weights_are_random(tmp_path, both):
     assert "random weights" not in words(cusnn.roofline(both.measurements, both.runs))
     frames = one_arm(tmp_path, runs=[invented.run("A", "cpu")], arm_json='{"weights": "random"}')
-    network = layers.pretty(frames.measurements["network"].iloc[0])
+    network = told.pretty(frames.measurements["network"].iloc[0])
     assert f"random weights in {network}, drawn" in words(cusnn.roofline(frames.measurements, frames.runs))
 
 

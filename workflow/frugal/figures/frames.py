@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,7 @@ from frugal.errors import FrugalError
 
 TABLES = ("measurements", "comparisons", "runs")
 _OF_RUN = ("device_key", "machine")
+ONE = ["machine", "case_id", "arm", "regime", "l2", "metric"]  # what a value of one session is of
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,22 @@ def axis(measurements: pd.DataFrame, name: str) -> pd.Series:
         index=measurements.index,
         dtype=object,
     )
+
+
+def usable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a value that a logarithmic axis can show."""
+    return rows[(rows["status"] == "ok") & (rows["value"] > 0)]
+
+
+def over_sessions(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each machine, case, arm, regime, l2 and metric: `value` is the geometric mean over the sessions.
+
+    `regime` and `l2` must not be null: "" stands for none.
+    """
+    drawn = usable(rows)
+    means = np.exp(np.log(drawn["value"]).groupby([drawn[name] for name in ONE]).mean())
+    first = drawn.drop_duplicates(ONE).drop(columns="value")
+    return first.merge(means.rename("value").reset_index(), on=ONE)
 
 
 def in_machine_order(frame: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ sight. Shape says the same as colour, so that the figures also survive a grey pr
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -87,11 +87,11 @@ def system(arm: str) -> str:
     return plain if arm not in LOOKS and plain in LOOKS else arm
 
 
-def looks(arms: Iterable[str]) -> dict[str, Look]:
+def looks(arms: Iterable[str], table: Mapping[str, Look] = LOOKS) -> dict[str, Look]:
     """The look of each arm, known ones first in the table's order; unknown ones are grey with a marker of their own."""
     arms = set(arms)
-    known = {arm: look for arm, look in LOOKS.items() if arm in arms}
-    others = sorted(arms - set(LOOKS))
+    known = {arm: look for arm, look in table.items() if arm in arms}
+    others = sorted(arms - set(table))
     return known | {
         arm: Look(arm, MUTED, _OTHER_MARKERS[place % len(_OTHER_MARKERS)]) for place, arm in enumerate(others)
     }

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from frugal.cusnn import break_even_table
-from frugal.figures import style
+from frugal.figures import frames, style
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import axis, in_machine_order
@@ -86,7 +86,7 @@ def _maps(found: pd.DataFrame) -> list[Map]:
         pattern=axis(found, "pattern"),
         shape=[of_layers.shape(row) for _, row in found.iterrows()],
     )
-    joined = of_times.best_layout(of_times.over_sessions(of_times.in_one_regime(of_times.usable(rows))))
+    joined = of_times.best_layout(frames.over_sessions(of_times.in_one_regime(frames.usable(rows))))
     maps = []
     for machine in in_machine_order(joined):
         own = joined[joined["machine"] == machine]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from frugal.figures import style
+from frugal.figures import frames, style
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import networks
 from frugal.figures.cusnn import timed as of_times
@@ -24,7 +24,7 @@ def end_to_end(measurements: pd.DataFrame, comparisons: pd.DataFrame, published:
     interval. Hollow bars: published values. Frames as frugal.figures.frames.load gives them.
     """
     found = networks.rows(measurements, "time")
-    joined = of_times.over_sessions(found)
+    joined = frames.over_sessions(found)
     drawn = of_times.best_layout(of_times.in_one_regime(joined))
     if drawn.empty:
         empty = "No whole network has been timed yet, neither on this machine nor in a recorded campaign."

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from frugal.figures import style
+from frugal.figures import frames, style
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import networks
 from frugal.figures.cusnn import timed as of_times
@@ -23,10 +23,10 @@ def energy(measurements: pd.DataFrame, published: pd.DataFrame) -> Figure:
     frugal.figures.frames.load gives them.
     """
     gross, net = (networks.rows(measurements, f"energy_{which}") for which in ("gross", "net"))
-    drawn = of_times.best_layout(of_times.in_one_regime(of_times.over_sessions(gross)))
+    drawn = of_times.best_layout(of_times.in_one_regime(frames.over_sessions(gross)))
     if drawn.empty:
         return _nothing(measurements, gross)
-    above = of_times.best_layout(of_times.over_sessions(net))
+    above = of_times.best_layout(frames.over_sessions(net))
     keys = ["machine", "case_id", "arm", "regime", "l2"]
     both = drawn.merge(above[[*keys, "value"]], on=keys, how="left", suffixes=("", "_net"))
     strips = [

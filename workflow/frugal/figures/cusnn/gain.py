@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from frugal.figures import style
+from frugal.figures import frames, style, told
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import networks
 from frugal.figures.cusnn import timed as of_times
@@ -73,12 +73,12 @@ def gain(measurements: pd.DataFrame) -> Figure:
     return figure
 
 
-def _machines(*frames: pd.DataFrame) -> list[str]:
-    return in_machine_order(pd.concat([frame[["recorded", "machine"]] for frame in frames]))
+def _machines(*tables: pd.DataFrame) -> list[str]:
+    return in_machine_order(pd.concat([frame[["recorded", "machine"]] for frame in tables]))
 
 
 def _of_layers(timed: pd.DataFrame) -> list[Way]:
-    joined = of_times.over_sessions(of_times.in_one_regime(of_times.usable(timed[timed["r"] == 3])))
+    joined = frames.over_sessions(of_times.in_one_regime(frames.usable(timed[timed["r"] == 3])))
     ways = []
     for machine in in_machine_order(joined):
         own = joined[joined["machine"] == machine]
@@ -93,13 +93,13 @@ def _of_layers(timed: pd.DataFrame) -> list[Way]:
                 continue
             sums = {arm: float(np.dot(counts, times[arm])) for arm in ("dense", "dense_twin", "sparse")}
             factors = {"kernel": sums["dense"] / sums["dense_twin"], "skip": sums["dense_twin"] / sums["sparse"]}
-            what = f"{of_layers.pretty(str(network))}, 3×3 layers\nbatch {batch:.0f}"
+            what = f"{told.pretty(str(network))}, 3×3 layers\nbatch {batch:.0f}"
             ways.append(Way(machine, of_times.words(rows["regime"].iloc[0], rows["l2"].iloc[0]), what, factors))
     return ways
 
 
 def _of_networks(timed: pd.DataFrame) -> list[Way]:
-    joined = of_times.over_sessions(timed)
+    joined = frames.over_sessions(timed)
     ways = []
     for machine in in_machine_order(joined):
         own = joined[joined["machine"] == machine]
@@ -114,7 +114,7 @@ def _of_networks(timed: pd.DataFrame) -> list[Way]:
             skip = here["dense_twin"] / here["sparse"]
             fused = {"fused": here["unfused"] / here["sparse"]} if "unfused" in here else {}
             factors["kernel"] = here[dense] / here["sparse"] / skip / fused.get("fused", 1.0)
-            what = f"{of_layers.pretty(str(network))}, whole\nbatch {batch:.0f}"
+            what = f"{told.pretty(str(network))}, whole\nbatch {batch:.0f}"
             ways.append(Way(machine, of_times.words(regime, l2), what, {**factors, **fused, "skip": skip}))
     return ways
 

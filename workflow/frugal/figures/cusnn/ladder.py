@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from frugal.figures import style
+from frugal.figures import frames, style, told
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import in_machine_order
@@ -34,7 +34,7 @@ def ladder(measurements: pd.DataFrame) -> Figure:
     frugal.figures.frames.load gives them.
     """
     found = of_times.of(measurements, "ladder")
-    drawn = of_times.in_one_regime(of_times.over_sessions(found))
+    drawn = of_times.in_one_regime(frames.over_sessions(found))
     if drawn.empty:
         empty = "The ladder has not been timed yet, neither on this machine nor in a recorded campaign."
         return of_layers.nothing(TITLE, found, "cases", empty, of_layers.command("ladder"))
@@ -140,7 +140,7 @@ def _notes(found: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
         own = found[found["machine"] == machine]
         here = drawn[drawn["machine"] == machine]
         marks = own.assign(case_id=own["case_id"] + "/" + own["arm"])
-        text = of_layers.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of shape and arm")
+        text = told.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of shape and arm")
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}." if text else "")
     return [*lines, of_layers.nothing_here(found, of_layers.command("ladder"))]
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from frugal.figures import style
+from frugal.figures import frames, style, told
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import in_machine_order
@@ -82,10 +82,10 @@ def geometric_mean(rows: pd.DataFrame) -> tuple[float, int]:
 
 def _ratios(timed: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     """One row a machine, case and system but the dense fp32 ones: `ratio`, and where it is stored its interval."""
-    drawable = of_times.usable(timed)
+    drawable = frames.usable(timed)
     references = drawable.loc[drawable["arm"].isin(of_times.FP32), ["machine", "case_id", "regime", "l2"]]
     paired = drawable.merge(references.drop_duplicates(), on=["machine", "case_id", "regime", "l2"])
-    joined = of_times.over_sessions(of_times.in_one_regime(paired))
+    joined = frames.over_sessions(of_times.in_one_regime(paired))
     best = joined[joined["arm"].isin(of_times.FP32)].sort_values("value", kind="stable")
     best = best.drop_duplicates(["machine", "case_id"])[["machine", "case_id", "arm", "value"]]
     best = best.rename(columns={"arm": "baseline", "value": "base"})
@@ -198,7 +198,7 @@ def _heading(panel: Panel, systems: dict[str, style.Look]) -> list[str]:
             for name, look in systems.items()
             if name in means
         ]
-        over = of_layers.counted(numbers.pop(), "layer") if len(numbers) == 1 else "the layers drawn (number)"
+        over = told.counted(numbers.pop(), "layer") if len(numbers) == 1 else "the layers drawn (number)"
         lines.append(f"geometric mean over {over} {size:.0f}×{size:.0f}: " + ", ".join(each))
     return [*lines, CONDITIONAL if panel.conditional else ""]
 
@@ -257,7 +257,7 @@ def _missing(machine: str, panels: list[Panel], timed: pd.DataFrame) -> str:
         own = own[(own["regime"] == "") | ((own["regime"] == regime) & (own["l2"] == l2))]
     drawn = {case for panel in panels for case in panel.cases["case_id"]}
     own = own.assign(other=own["arm"] != "sparse").sort_values("other", kind="stable")
-    text = of_layers.not_drawn(own, drawn)
+    text = told.not_drawn(own, drawn)
     gaps = own[own["case_id"].isin(drawn) & (own["status"] != "ok")]
     if len(gaps):
         gaps = gaps.assign(arm=gaps["arm"].map(style.system))

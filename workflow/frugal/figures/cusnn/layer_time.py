@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from frugal.figures import style
+from frugal.figures import frames, style, told
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import in_machine_order
@@ -58,7 +58,7 @@ def layer_time(measurements: pd.DataFrame, published: pd.DataFrame) -> Figure:
 
 
 def _panels(timed: pd.DataFrame) -> list[Panel]:
-    joined = of_times.best_layout(of_times.over_sessions(of_times.in_one_regime(of_times.usable(timed))))
+    joined = of_times.best_layout(frames.over_sessions(of_times.in_one_regime(frames.usable(timed))))
     panels = []
     for machine in in_machine_order(joined):
         for network, own in joined[joined["machine"] == machine].groupby("network", sort=True):
@@ -104,13 +104,13 @@ def _draw(axes: Axes, panel: Panel, systems: dict[str, style.Look], papers: pd.D
 def _heading(panel: Panel) -> list[str]:
     regime, l2 = panel.rows["regime"].iloc[0], panel.rows["l2"].iloc[0]
     count = int(panel.layers["count"].sum())
-    shown = of_layers.counted(count, "layer")
+    shown = told.counted(count, "layer")
     if count != len(panel.layers):
-        shown = f"{of_layers.counted(len(panel.layers), 'shape')} of {shown}"
+        shown = f"{told.counted(len(panel.layers), 'shape')} of {shown}"
     random = of_layers.random_layers(panel.layers)
     random = f" · {random}" if random else ""
     return [
-        f"{of_layers.pretty(panel.network)} · batch {panel.batch} · {shown}{random}",
+        f"{told.pretty(panel.network)} · batch {panel.batch} · {shown}{random}",
         f"{panel.machine} · {of_times.words(regime, l2)}",
     ]
 
@@ -136,7 +136,7 @@ def _notes(panels: list[Panel], timed: pd.DataFrame, papers: pd.DataFrame) -> li
         drawn = pd.concat([timed["case_id"][:0], *(p.rows["case_id"] for p in panels if p.machine == machine)])
         own = timed[(timed["machine"] == machine) & (timed["r"] == 3)]
         batches = {panel.batch for panel in panels if panel.machine == machine}
-        text = of_layers.not_drawn(own[own["n"].isin(batches)] if batches else own, drawn)
+        text = told.not_drawn(own[own["n"].isin(batches)] if batches else own, drawn)
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}." if text else "")
     return [*lines, of_layers.nothing_here(timed)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from frugal.figures import style
+from frugal.figures import style, told
 from frugal.figures.cusnn import timed
 from frugal.figures.frames import axis
 
@@ -131,51 +131,12 @@ def name_networks(axes: Axes, layers: pd.DataFrame) -> None:
     above = axes.secondary_xaxis("top")
     above.set_xticks(
         [(run.first + run.last) / 2 for run in networks],
-        [f"{pretty(run.label)} ({run.last - run.first + 1})" for run in networks],
+        [f"{told.pretty(run.label)} ({run.last - run.first + 1})" for run in networks],
     )
     above.tick_params(axis="x", length=0, labelcolor=style.MUTED, pad=1)
     above.spines["top"].set_visible(False)
     for run in networks[1:]:
         axes.axvline(run.first - 0.5, color="#8A8A8A", linewidth=0.9, zorder=0)
-
-
-def counted(number: int, what: str) -> str:
-    """ "1 layer", "2 layers"."""
-    return f"{number} {what}" + "s" * (number != 1)
-
-
-def pretty(network: str) -> str:
-    """A network's name as papers write it."""
-    for stem, written in (("densenet", "DenseNet-"), ("resnet", "ResNet-"), ("vgg", "VGG-")):
-        if re.fullmatch(rf"{stem}\d+", network):
-            return written + network.removeprefix(stem)
-    return network
-
-
-def not_drawn(cases: pd.DataFrame, drawn: Iterable[str], what: str = "cases") -> str:
-    """ "3 of 96 cases not drawn: 2 unsupported, 1 incorrect"; empty when all are drawn.
-
-    `cases`: rows with `case_id` and `status`; a case counts once, under its first status that is not ok, in the
-    order of the rows.
-    """
-    missing = cases[~cases["case_id"].isin(set(drawn))]
-    if missing.empty:
-        return ""
-    why = (
-        missing.assign(bad=missing["status"] != "ok")
-        .sort_values("bad", ascending=False, kind="stable")
-        .drop_duplicates("case_id")["status"]
-        .replace("ok", "without a partner")
-    )
-    counts = ", ".join(f"{count} {status}" for status, count in why.value_counts(sort=True).items())
-    return f"{len(why)} of {cases['case_id'].nunique()} {what} not drawn: {counts}"
-
-
-def reasons(rows: pd.DataFrame, most: int = 4) -> str:
-    """The most frequent reasons of rows that are not ok, in words: "cpu_no_graph (5), out of memory (1)"."""
-    failed = rows[rows["status"] != "ok"]
-    counts = failed["reason"].fillna(failed["status"]).value_counts()
-    return ", ".join(f"{reason} ({count})" for reason, count in counts.head(most).items())
 
 
 def command(experiment: str) -> str:
@@ -184,24 +145,13 @@ def command(experiment: str) -> str:
 
 
 def nothing_here(rows: pd.DataFrame, command: str = COMMAND) -> str:
-    """A note where only recorded campaigns have rows; else nothing."""
-    if rows["recorded"].isna().any():
-        return ""
-    return f"Nothing is measured on this machine yet; to measure, type: {command}"
+    """frugal.figures.told.nothing_here, with what to type for cuSNN."""
+    return told.nothing_here(rows, command)
 
 
 def nothing(title: str, rows: pd.DataFrame, what: str, empty: str, command: str = COMMAND) -> Figure:
-    """The figure for rows of which none can be drawn: the sentence `empty`, or how many failed and why."""
-    if rows.empty:
-        return style.message(title, [empty], "To measure, type:", command)
-    text = not_drawn(rows, (), what)
-    why = reasons(rows)
-    return style.message(
-        title,
-        [f"{text[0].upper()}{text[1:]}.", *([f"Reasons in the records: {why}."] if why else [])],
-        "The column `log` of results/measurements.parquet names the log of each case. To try again, type:",
-        command,
-    )
+    """frugal.figures.told.nothing, with what to type for cuSNN."""
+    return told.nothing(title, rows, what, empty, command)
 
 
 def _apart(places: Sequence[float], least: float, last: float) -> list[float]:

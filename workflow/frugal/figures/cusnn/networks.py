@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from frugal.figures import style
+from frugal.figures import style, told
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import in_machine_order
@@ -51,7 +51,7 @@ def heading(own: pd.DataFrame, *more: str) -> list[str]:
     """Network, origin of its weights and machine, for a strip's title."""
     first = own.iloc[0]
     random = " · random weights" if of_layers.is_random(first["weights"]) else ""
-    return [" · ".join([of_layers.pretty(first["network"]) + random, *more]), first["machine"]]
+    return [" · ".join([told.pretty(first["network"]) + random, *more]), first["machine"]]
 
 
 def published(papers: pd.DataFrame, metric: str, network: str, batch: int) -> list[tuple[str, float]]:
@@ -103,8 +103,8 @@ def missing(found: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
         own = found[found["machine"] == machine]
         marks = own.assign(case_id=own["case_id"] + "/" + own["arm"].map(style.system))
         here = drawn[drawn["machine"] == machine]
-        text = of_layers.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of network and system")
-        why = of_layers.reasons(own)
+        text = told.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of network and system")
+        why = told.reasons(own)
         because = f" (reasons in the records: {why})" if why else ""
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}{because}." if text else "")
     return [*lines, of_layers.nothing_here(found, COMMAND)]

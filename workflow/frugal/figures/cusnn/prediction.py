@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from frugal.figures import style
+from frugal.figures import frames, style, told
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import in_machine_order
@@ -35,7 +35,7 @@ def prediction(measurements: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     own = found[(found["role"] == "ours") & (found["regime"] == "graph") & (found["l2"] == "resident")]
     gpus = runs.drop_duplicates("run_id")
     gpus = gpus[gpus["device_kind"] == "cuda"][["run_id", "sm_count", "sm_hz_max", "settled_sm_hz"]]
-    rows = of_times.over_sessions(own.merge(gpus, on="run_id"))
+    rows = frames.over_sessions(own.merge(gpus, on="run_id"))
     rows = rows.assign(predicted=[_predicted(row) for _, row in rows.iterrows()])
     drawn = rows[rows["predicted"].notna()]
     if drawn.empty:
@@ -96,7 +96,7 @@ def _draw(axes: Axes, own: pd.DataFrame, arms: dict[str, style.Look]) -> None:
 def _how_good(own: pd.DataFrame) -> str:
     off = np.abs(np.log(own["value"] / own["predicted"]))
     half, nine = (_percent(float(np.quantile(off, q))) for q in (0.5, 0.9))
-    return f"{of_layers.counted(len(own), 'mark')}: half within {half} of the prediction, nine tenths within {nine}"
+    return f"{told.counted(len(own), 'mark')}: half within {half} of the prediction, nine tenths within {nine}"
 
 
 def _percent(log: float) -> str:

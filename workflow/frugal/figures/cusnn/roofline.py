@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from frugal.figures import style
+from frugal.figures import frames, style, told
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.cusnn import timed as of_times
 from frugal.figures.frames import in_machine_order
@@ -64,7 +64,7 @@ def _with_roof(timed: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _points(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, str]]]:
     """One row a (machine, case, arm) in the machine's regime, and that regime by machine."""
-    drawable = of_times.usable(rows)
+    drawable = frames.usable(rows)
     chosen = of_times.in_one_regime(drawable[drawable["roofline_s"] > 0], REGIMES)
     if chosen.empty:
         return chosen, {}
@@ -74,7 +74,7 @@ def _points(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, str]
     keys = ["machine", "case_id", "arm"]
     roof = np.exp(np.log(chosen["roofline_s"]).groupby([chosen[name] for name in keys]).mean())
     conditional = chosen.groupby(keys)["conditional"].any()
-    joined = of_times.over_sessions(chosen).drop(columns=["roofline_s", "conditional"])
+    joined = frames.over_sessions(chosen).drop(columns=["roofline_s", "conditional"])
     joined = joined.merge(roof.reset_index(), on=keys).merge(conditional.reset_index(), on=keys)
     return of_times.best_layout(joined), regimes
 
@@ -146,7 +146,7 @@ def _notes(points: pd.DataFrame, regimes: dict[str, tuple[str, str]], timed: pd.
     random = timed[timed["weights"].map(of_layers.is_random).astype(bool)]
     for machine in in_machine_order(random):
         networks = random.loc[random["machine"] == machine, "network"].unique()
-        whose = ", ".join(map(of_layers.pretty, networks))
+        whose = ", ".join(map(told.pretty, networks))
         lines.append(
             f"{machine[0].upper()}{machine[1:]}: random weights in {whose}, drawn to reach plausible shares of zeros."
         )
@@ -160,7 +160,7 @@ def _notes(points: pd.DataFrame, regimes: dict[str, tuple[str, str]], timed: pd.
         marks = own.assign(case_id=own["case_id"] + "/" + own["arm"].map(style.system))
         here = points[points["machine"] == machine]
         marks["status"] = marks["status"].replace("ok", "without ceilings or work of the arm")
-        text = of_layers.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of case and arm")
+        text = told.not_drawn(marks, here["case_id"] + "/" + here["arm"], "pairs of case and arm")
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}." if text else "")
     return [*lines, of_layers.nothing_here(timed)]
 

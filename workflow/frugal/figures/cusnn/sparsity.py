@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from frugal.figures import style
+from frugal.figures import style, told
 from frugal.figures.cusnn import layers as of_layers
 from frugal.figures.frames import in_machine_order
 
@@ -95,7 +95,7 @@ def _draw(axes: Axes, panel: pd.DataFrame) -> None:
 def _heading(panel: pd.DataFrame) -> list[str]:
     first = panel.iloc[0]
     counted = panel[panel["arm"] != ESTIMATE]
-    parts = [of_layers.pretty(first["network"])]
+    parts = [told.pretty(first["network"])]
     if random := of_layers.random_layers(panel.drop_duplicates("case_id")):
         parts.append(random)
     if len(counted) and pd.notna(counted.iloc[0]["n_samples"]):
@@ -124,7 +124,7 @@ def _notes(rows: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
         )
     for machine in in_machine_order(rows):
         own = rows[rows["machine"] == machine]
-        text = of_layers.not_drawn(own, drawn.loc[drawn["machine"] == machine, "case_id"], "layers")
+        text = told.not_drawn(own, drawn.loc[drawn["machine"] == machine, "case_id"], "layers")
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}." if text else "")
     return [*lines, of_layers.nothing_here(rows)]
 

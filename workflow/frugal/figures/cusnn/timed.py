@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from frugal.figures import style
-from frugal.figures.frames import axis, in_machine_order
+from frugal.figures.frames import ONE, axis, in_machine_order
 
 # Kernels are judged where launching costs nothing; what a user of a network would see comes last.
 REGIMES = (("graph", "resident"), ("graph", "rotated"), ("cold", ""), ("hot", ""), ("wall", ""))
 FP32 = ("cudnn_fp32", "cudnn_fp32_cl", "onednn_fp32", "onednn_fp32_cl")  # the dense library in full precision
-_ONE = ["machine", "case_id", "arm", "regime", "l2"]
 
 
 def of(measurements: pd.DataFrame, experiment: str, metric: str = "time") -> pd.DataFrame:
@@ -27,19 +25,6 @@ def of(measurements: pd.DataFrame, experiment: str, metric: str = "time") -> pd.
         value=pd.to_numeric(rows["value"]),
         weights=axis(rows, "weights"),
     )
-
-
-def usable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a value that a logarithmic axis can show."""
-    return rows[(rows["status"] == "ok") & (rows["value"] > 0)]
-
-
-def over_sessions(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each machine, case, arm, regime and l2: `value` is the geometric mean over the sessions."""
-    drawn = usable(rows)
-    means = np.exp(np.log(drawn["value"]).groupby([drawn[name] for name in _ONE]).mean())
-    first = drawn.drop_duplicates(_ONE).drop(columns="value")
-    return first.merge(means.rename("value").reset_index(), on=_ONE)
 
 
 def in_one_regime(rows: pd.DataFrame, order: tuple[tuple[str, str], ...] = REGIMES) -> pd.DataFrame:
@@ -62,7 +47,7 @@ def regime_of(rows: pd.DataFrame, order: tuple[tuple[str, str], ...] = REGIMES) 
 def best_layout(rows: pd.DataFrame) -> pd.DataFrame:
     """Arms as systems: of a library's two memory layouts the faster one for the case, as its user would choose."""
     systems = rows.assign(arm=rows["arm"].map(style.system)).sort_values("value", kind="stable")
-    return systems.drop_duplicates(_ONE).sort_index(kind="stable")
+    return systems.drop_duplicates(ONE).sort_index(kind="stable")
 
 
 def words(regime: str, l2: str) -> str:
