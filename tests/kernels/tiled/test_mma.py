@@ -7,7 +7,7 @@ import lanes
 import numpy as np
 import pytest
 import torch
-from cases import bf16, guarded, integers, normals, wanted
+from tiled_cases import bf16, guarded, integers, normals, wanted
 
 from kernels.tiled import MmaVariant, PairShape, Plan, cut, reference
 from kernels.tiled.pack_mma import rounded_tf32

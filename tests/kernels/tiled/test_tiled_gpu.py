@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from cases import SLOPE, bf16, normals, wanted
+from tiled_cases import SLOPE, bf16, normals, wanted
 
 from kernels.build import build
 from kernels.launch import load

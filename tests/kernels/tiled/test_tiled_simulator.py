@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import pytest
-from cases import SLOPE, guarded, integers, normals, wanted
+from tiled_cases import SLOPE, guarded, integers, normals, wanted
 
 from kernels.simulator import simulate
 from kernels.tiled import PairShape, Plan, Variant, cut, plan, reference

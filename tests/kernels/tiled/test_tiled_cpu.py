@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from cases import SLOPE, integers, normals, wanted
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiled_cases import SLOPE, integers, normals, wanted
 
 from kernels.tiled import PairShape, UnsupportedPair, cpu, reference
 
