@@ -197,19 +197,42 @@ def _multiply(variant) -> list[str]:
     for i in range(ih):
         if i + 1 < ih:
             lines += _read_row(variant, i + 1)  # one row ahead of its use: a shared load takes ~30 clocks
-        for j in range(iw):
-            p = i * iw + j
-            feeds = taps(i, j, variant.th, variant.tw, variant.k, variant.stride)
-            code = [
-                f"acc_{a}_{b}_{q} += v_{i}_{j} * w_{r}{s}_{q}"
-                for q in range(variant.outputs_per_lane)
-                for a, b, r, s in feeds
-            ]
-            if variant.skip and len(feeds) * variant.outputs_per_lane >= variant.min_taps:
-                lines += [f"if mask{p // 32} & {u(1 << p % 32)}:", *indent(code)]
+        products = [_products(variant, i, j) for j in range(iw)]
+        tested = [variant.skip and len(code) >= variant.min_taps for code in products]
+        for columns in _spans(tested, variant.span):
+            code = [line for j in columns for line in products[j]]
+            if tested[columns[0]]:
+                lines += [f"if {_any_set([i * iw + j for j in columns])} != uint32(0):", *indent(code)]
             else:
                 lines += code
     return lines
+
+
+def _products(variant, i: int, j: int) -> list[str]:
+    """What the window's value at (i, j) is multiplied with."""
+    feeds = taps(i, j, variant.th, variant.tw, variant.k, variant.stride)
+    outputs = range(variant.outputs_per_lane)
+    return [f"acc_{a}_{b}_{q} += v_{i}_{j} * w_{r}{s}_{q}" for q in outputs for a, b, r, s in feeds]
+
+
+def _spans(tested: list[bool], span: int) -> list[list[int]]:
+    """The columns of a row, in order, in groups that one test decides over, or none."""
+    groups: list[list[int]] = []
+    for j, test in enumerate(tested):
+        if groups and test and tested[groups[-1][0]] and len(groups[-1]) < span:
+            groups[-1].append(j)
+        else:
+            groups.append([j])
+    return groups
+
+
+def _any_set(positions: list[int]) -> str:
+    """Which of the window's positions are not zero, as bits of one word, or of two where they lie in two."""
+    bits: dict[int, int] = {}
+    for p in positions:
+        bits[p // 32] = bits.get(p // 32, 0) | 1 << p % 32
+    words = [f"uint32(mask{word} & {u(mask)})" for word, mask in bits.items()]
+    return words[0] if len(words) == 1 else f"uint32({' | '.join(words)})"
 
 
 def _read_row(variant, i: int) -> list[str]:

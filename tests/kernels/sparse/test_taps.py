@@ -26,6 +26,7 @@ def test_a_variant_is_its_name():
         *(v for v in variants() if v.rung == "v6_fused"),
         *ladder(),
         Variant("v3_ballot", k=1, stride=2, th=12, tw=1, warps=16, fetch="branch", min_taps=17),
+        Variant("v6_fused", th=4, tw=7, outputs_per_lane=2, warps=16, reduce="cluster", min_taps=8, span=3),
     ]
     assert [Variant.parse(v.name) for v in found] == found
     assert len({v.name for v in found}) == len(found)
