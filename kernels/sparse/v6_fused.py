@@ -24,7 +24,7 @@ from __future__ import annotations
 from kernels.sparse import v6_memory
 from kernels.sparse.emit import ALL_LANES, WIDE_PRELUDE, indent, u
 from kernels.sparse.fused import PRE_AFFINE, PRE_RELU
-from kernels.sparse.taps import taps, window
+from kernels.sparse.taps import spans, taps, window
 from kernels.sparse.v6_memory import pitch, shared_floats, tile_floats, warps_windows_floats, window_floats
 from kernels.sparse.v6_reduce import across, reduce_warps
 
@@ -199,7 +199,7 @@ def _multiply(variant) -> list[str]:
             lines += _read_row(variant, i + 1)  # one row ahead of its use: a shared load takes ~30 clocks
         products = [_products(variant, i, j) for j in range(iw)]
         tested = [variant.skip and len(code) >= variant.min_taps for code in products]
-        for columns in _spans(tested, variant.span):
+        for columns in spans(tested, variant.span):
             code = [line for j in columns for line in products[j]]
             if tested[columns[0]]:
                 lines += [f"if {_any_set([i * iw + j for j in columns])} != uint32(0):", *indent(code)]
@@ -213,17 +213,6 @@ def _products(variant, i: int, j: int) -> list[str]:
     feeds = taps(i, j, variant.th, variant.tw, variant.k, variant.stride)
     outputs = range(variant.outputs_per_lane)
     return [f"acc_{a}_{b}_{q} += v_{i}_{j} * w_{r}{s}_{q}" for q in outputs for a, b, r, s in feeds]
-
-
-def _spans(tested: list[bool], span: int) -> list[list[int]]:
-    """The columns of a row, in order, in groups that one test decides over, or none."""
-    groups: list[list[int]] = []
-    for j, test in enumerate(tested):
-        if groups and test and tested[groups[-1][0]] and len(groups[-1]) < span:
-            groups[-1].append(j)
-        else:
-            groups.append([j])
-    return groups
 
 
 def _any_set(positions: list[int]) -> str:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from kernels.sparse.taps import taps, window
+from kernels.sparse.taps import spans, taps, window
 from kernels.sparse.variant import Variant, ladder, variants
 
 
@@ -19,6 +19,12 @@ def test_taps_are_the_terms_of_the_convolution(k, stride):
         emitted = [(i, j, *tap) for i in range(rows) for j in range(cols) for tap in taps(i, j, th, tw, k, stride)]
         assert len(emitted) == len(set(emitted))
         assert set(emitted) == terms
+
+
+def test_spans_hold_every_column_once_and_tested_ones_apart():
+    assert spans([False, True, True, True, False], 1) == [[0], [1], [2], [3], [4]]
+    assert spans([False, True, True, True, False], 2) == [[0], [1, 2], [3], [4]]
+    assert spans([True, True, True, False, False, True], 3) == [[0, 1, 2], [3], [4], [5]]
 
 
 def test_a_variant_is_its_name():
