@@ -11,6 +11,7 @@ from importlib import import_module
 _PLACES = {
     "BudgetError": "frugal.sft.errors",
     "Graph": "frugal.sft.graph",
+    "HostImage": "frugal.sft.host",
     "Plan": "frugal.sft.plan",
     "PlanError": "frugal.sft.errors",
     "Segment": "frugal.sft.plan",

@@ -175,6 +175,10 @@ def check(plan: Plan, graph: Graph, shapes: Mapping[str, Shape]) -> None:
                 f"{each.output}: {each.th} × {each.tw} windows of {height} × {width} positions: take from one to "
                 "as many"
             )
+        forced = {*graph.forced, graph.output}
+        if each.boundary == "host" and (each.kind == STORE or each.output in forced):
+            why = "autograd keeps what a stored segment made" if each.kind == STORE else "it is read as a whole"
+            raise PlanError(f"{each.output}: its boundary cannot be on the host, for {why}: put it on the device")
         single = {STORE: (1, 1), CHECKPOINT: (1, 1), STRIPS: (each.th, 1)}.get(each.kind, (each.th, each.tw))
         if (each.th, each.tw) != single:
             raise PlanError(

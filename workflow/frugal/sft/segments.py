@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frugal.sft import nodes, window
+from frugal.sft import nodes
 from frugal.sft.errors import PlanError, ShapeError, UnsupportedOp
 from frugal.sft.graph import Graph, Part, Shape, trace
+from frugal.sft.host import HostImage, Place
 from frugal.sft.nodes import Node
 from frugal.sft.plan import STORE, STRIPS, Plan, Segment, check
-from frugal.sft.ranges import COLUMNS, ROWS
+from frugal.sft.stored import Stored
 from frugal.sft.strips import Strips
+from frugal.sft.sums import Call, Shared
 from frugal.sft.surroundings import Surroundings
-from frugal.sft.tiles import Tiles, memory_format
+from frugal.sft.tiles import Tiles
 from frugal.sft.window import Work
 
 __all__ = ["Segment", "SegmentedSequential", "schedule"]
 
-Runner = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+Runner = Callable[[Sequence[Tensor | HostImage], Sequence[Tensor], Call], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,36 +45,44 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A plan made ready for one network: graph and shapes are those of its images."""
+    """A plan made ready for one network: graph and shapes are those of its images.
+
+    readers: of each map that several segments read in windows, how many do.
+    """
 
     graph: Graph
     shapes: Mapping[str, Shape]
     steps: tuple[Step, ...]
+    readers: Mapping[str, int]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The model's output."""
-        values: dict[str, Tensor] = {self.graph.image: x}
+    def __call__(self, x: Tensor | HostImage, place: Place | None = None) -> Tensor:
+        """The model's output. place: where and how to compute, by default as a tensor x lies there."""
+        call = Call(place or Place.of(x), {name: Shared(count) for name, count in self.readers.items()})
+        values: dict[str, Tensor | HostImage] = {self.graph.image: x}
         for step in self.steps:
-            values[step.output] = self._value(step, values)
+            values[step.output] = self._value(step, values, call)
             for name in step.dropped:
                 del values[name]
         return self.graph.head(values.pop(self.graph.output))
 
-    def _value(self, step: Step, values: Mapping[str, Tensor]) -> Tensor:
+    def _value(self, step: Step, values: Mapping[str, Tensor | HostImage], call: Call) -> Tensor:
         if step.part is not None and step.run is not None:
             inputs = [values[name] for name in step.part.inputs]
-            return step.run(inputs, [values[name] for name in step.part.vectors])
+            return step.run(inputs, [values[name] for name in step.part.vectors], call)
         return _whole(step.node, values, self.shapes)
 
 
 class SegmentedSequential(nn.Module):
     """A model that runs in segments: images [N, C, H, W] → what the model gives, with the same gradients.
 
+    Images are a tensor on the model's device, or a HostImage, whose windows go there as they are wanted.
+
     It shares the model's parameters, buffers and submodules under their own names: state_dict, named_parameters,
     train, to and requires_grad_ are the model's. Any model that torch.fx traces into supported nodes will do.
 
     plan: how to run, for one shape of images; another shape raises ShapeError. Without it, `frugal.sft.plan` makes one
-    for each new shape under `budget_bytes`. Without either, one segment runs as `checkpoint` does.
+    for each new shape under `budget_bytes`, which may put maps into `host_budget_bytes` of host memory. Without either,
+    one segment runs as `checkpoint` does.
     allow_dropout: dropout in the body draws another mask than the model's. A second derivative raises RuntimeError.
     """
 
@@ -81,6 +92,7 @@ class SegmentedSequential(nn.Module):
         plan: Plan | None = None,
         *,
         budget_bytes: int | None = None,
+        host_budget_bytes: int = 0,
         allow_dropout: bool = False,
     ) -> None:
         super().__init__()
@@ -92,6 +104,7 @@ class SegmentedSequential(nn.Module):
             self.__dict__[shared] = model.__dict__[shared]
         self.training = model.training
         self.plan, self.budget_bytes, self.allow_dropout = plan, budget_bytes, allow_dropout
+        self.host_budget_bytes = host_budget_bytes
         self._graph: Graph | None = None
         self._schedules: dict[Any, Schedule] = {}
         if plan is not None:
@@ -103,13 +116,15 @@ class SegmentedSequential(nn.Module):
         self.training = mode
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | HostImage) -> Tensor:
+        if isinstance(x, HostImage):
+            return self._schedule(x.shape, x)(x, Place.of_model(self.model))
         if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
             what = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ShapeError(f"the image is {what}: give a floating-point tensor [N, C, H, W]")
+            raise ShapeError(f"the image is {what}: give a floating-point tensor [N, C, H, W], or a HostImage")
         return self._schedule(tuple(x.shape), x)(x)
 
-    def _schedule(self, shape: Shape, x: Tensor | None = None) -> Schedule:
+    def _schedule(self, shape: Shape, x: Tensor | HostImage | None = None) -> Schedule:
         """The schedule for images of a shape; x: such an image, where a plan may have to be made for it."""
         if self.plan is not None and shape != self.plan.image_shape:
             raise ShapeError(
@@ -119,7 +134,7 @@ class SegmentedSequential(nn.Module):
         if self._graph is None or not self._graph.current:
             self._graph = trace(self.model, allow_dropout=self.allow_dropout)
             self._schedules.clear()
-        settings = {} if self.plan is not None or self.budget_bytes is None else _settings(x)
+        settings = {} if self.plan is not None or self.budget_bytes is None else _settings(self.model, x)
         key = shape, torch.is_grad_enabled(), *settings.values()
         if key not in self._schedules:
             self._schedules[key] = schedule(self._graph, self.plan or self._planned(shape, settings))
@@ -130,18 +145,22 @@ class SegmentedSequential(nn.Module):
             return Plan.manual(self.model, shape, allow_dropout=self.allow_dropout)
         from frugal.sft.planner import plan
 
-        return plan(self.model, shape, self.budget_bytes, allow_dropout=self.allow_dropout, **settings)
+        host = self.host_budget_bytes
+        return plan(
+            self.model, shape, self.budget_bytes, host_budget_bytes=host, allow_dropout=self.allow_dropout, **settings
+        )
 
 
-def _settings(x: Tensor) -> dict[str, Any]:
+def _settings(model: nn.Module, x: Tensor | HostImage) -> dict[str, Any]:
     """How an image is going to run, in the planner's words."""
-    around = Surroundings.now(x.device)
+    place = Place.of_model(model) if isinstance(x, HostImage) else Place.of(x)
     return {
-        "dtype": x.dtype,
-        "autocast": around.autocast,
-        "channels_last": memory_format(x) is torch.channels_last,
-        "device": x.device,
+        "dtype": place.dtype,
+        "autocast": Surroundings.now(place.device).autocast,
+        "channels_last": place.channels_last,
+        "device": place.device,
         "input_grad": x.requires_grad,
+        "image_on_device": isinstance(x, Tensor),
     }
 
 
@@ -152,12 +171,14 @@ def schedule(graph: Graph, plan: Plan) -> Schedule:
     check(plan, graph, shapes)
     segments = {each.output: each for each in plan.segments}
     parts = {part.output: part for part in graph.cut(segments)}
+    hosted = frozenset(each.output for each in plan.segments if each.boundary == "host")
     made: list[Step] = []
     for node in graph.nodes:
         if node.name in parts:
             part = parts[node.name]
             mean = graph.head.mean is not None and node.name == graph.output
-            made.append(Step(node.name, part, _runner(Work(part, shapes, mean), segments[node.name]), None, ()))
+            run = _runner(Work(part, shapes, mean), segments[node.name], hosted)
+            made.append(Step(node.name, part, run, None, ()))
         elif node.whole:
             made.append(Step(node.name, None, None, node, ()))
     read: set[str] = {graph.output}
@@ -166,37 +187,24 @@ def schedule(graph: Graph, plan: Plan) -> Schedule:
         names = {*step.part.inputs, *step.part.vectors} if step.part else {*step.node.inputs, *step.node.vectors}
         steps.append(dataclasses.replace(step, dropped=tuple(sorted(names - read))))
         read |= names
-    return Schedule(graph, shapes, tuple(reversed(steps)))
+    windowed = [name for step in made if isinstance(step.run, Tiles | Strips) for name in step.part.inputs]
+    readers = {name: count for name, count in Counter(windowed).items() if count > 1}
+    return Schedule(graph, shapes, tuple(reversed(steps)), readers)
 
 
-def _runner(work: Work, segment: Segment) -> Runner:
-    if "host" in (segment.boundary, segment.carry):
-        raise PlanError(
-            f"{segment.output}: boundary {segment.boundary}, carry {segment.carry}: both must be on the device"
-        )
+def _runner(work: Work, segment: Segment, hosted: frozenset[str]) -> Runner:
+    beside = hosted.intersection((*work.part.inputs, work.part.output))
     if segment.kind == STORE:
-        return lambda inputs, vectors: _stored(work, inputs, vectors)
+        return Stored(work, beside)
     if segment.kind == STRIPS:
-        return Strips.of(work, segment.rows)
-    return Tiles.of(work, segment.th, segment.tw)
+        return Strips.of(work, segment.rows, beside, segment.carry)
+    return Tiles.of(work, segment.th, segment.tw, beside)
 
 
-def _stored(work: Work, inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:
-    """The whole segment under plain autograd."""
-    _, _, height, width = work.shapes[work.part.output]
-    rows, columns = work.span(0, height, ROWS), work.span(0, width, COLUMNS)
-    weights, places = work.weights()
-    values = {
-        name: window.window_of(x, rows.at[name], columns.at[name])
-        for name, x in zip(work.part.inputs, inputs, strict=True)
-    }
-    own = {key: weights[index] for key, index in places.items()}
-    y = window.run(work, rows, columns, values, dict(zip(work.part.vectors, vectors, strict=True)), own)
-    return y.mean((2, 3)) if work.mean else y
-
-
-def _whole(node: Node, values: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> Tensor:
+def _whole(node: Node, values: Mapping[str, Tensor | HostImage], shapes: Mapping[str, Shape]) -> Tensor:
     """A node that runs on whole maps or on vectors."""
+    if any(isinstance(values[name], HostImage) for name in node.inputs):
+        raise UnsupportedOp(node.name, "the mean of an image in host memory", "give the image as a tensor")
     if node.op == nodes.MEAN:
         return values[node.inputs[0]].mean((2, 3), keepdim=node.attrs["keepdim"])
     if node.op == nodes.VECTOR:
