@@ -246,6 +246,24 @@ def test_a_cycle_lives_until_it_is_collected():
     assert live.live == 0  # collected at the end
 
 
+def test_without_collecting_a_cycle_outlives_the_block():
+    class Holder:
+        pass
+
+    gc.disable()
+    try:
+        with LiveBytes(collect=False) as live:
+            holder = Holder()
+            holder.tensor, holder.self = kilobyte(), holder
+            del holder
+        assert live.live == KB
+        assert live.peak == KB
+    finally:
+        gc.enable()
+        gc.collect()
+    assert live.live == 0
+
+
 def test_a_cycle_of_before_does_not_die_inside():
     class Holder:
         pass
