@@ -9,6 +9,8 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from frugal.figures import style
 from frugal.figures.cusnn.sparsity import FILTERS
+from frugal.figures.sft.kernel import LOOKS as KERNELS
+from frugal.figures.sft.steps import LOOKS as METHODS
 
 # Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color vision deficiency" (IEEE TVCG
 # 2009), severity 1.0; the matrices apply to linear RGB.
@@ -36,7 +38,9 @@ def seen(colour: str, sight: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sight", SIGHT)
-@pytest.mark.parametrize("table", [style.LOOKS, FILTERS], ids=["systems", "filters"])
+@pytest.mark.parametrize(
+    "table", [style.LOOKS, FILTERS, METHODS, KERNELS], ids=["systems", "filters", "methods", "kernels"]
+)
 def test_colours_keep_their_distance(sight, table):
     # CIEDE2000 of 10 is several times what can just be seen (about 1 to 2) and holds for small marks too.
     for (one, look), (two, other) in itertools.combinations(table.items(), 2):

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from frugal.errors import FrugalError
-from frugal.figures import cusnn, method, published
+from frugal.figures import cusnn, method, published, sft
 from frugal.figures.files import save
 from frugal.figures.frames import Frames, load
 
@@ -29,6 +29,16 @@ NAMES = (
     "cusnn_error",
     "cusnn_prediction",
     "cusnn_roofline",
+    "sft_time_vs_size",
+    "sft_max_size",
+    "sft_macs",
+    "sft_pareto",
+    "sft_prediction",
+    "sft_exactness",
+    "sft_tile_rate",
+    "sft_streaming",
+    "sft_trajectory",
+    "sft_kernel",
     "method_equal",
     "method_noise",
 )
@@ -40,6 +50,8 @@ def figure(name: str, frames: Frames) -> Figure:
     """The figure `name` (one of NAMES) of `frames`. Unknown name: FrugalError with the names there are."""
     if name.startswith("cusnn_"):
         return _cusnn(name, frames)
+    if name.startswith("sft_"):
+        return _sft(name, frames)
     if name == "method_equal":
         return method.equal(frames.comparisons)
     if name == "method_noise":
@@ -72,6 +84,32 @@ def _cusnn(name: str, frames: Frames) -> Figure:
             return cusnn.prediction(measurements, frames.runs)
         case "cusnn_roofline":
             return cusnn.roofline(measurements, frames.runs)
+    raise _unknown(name)
+
+
+def _sft(name: str, frames: Frames) -> Figure:
+    measurements, papers = frames.measurements, published.load("sft")
+    match name:
+        case "sft_time_vs_size":
+            return sft.time_vs_size(measurements, papers)
+        case "sft_max_size":
+            return sft.max_size(measurements, papers)
+        case "sft_macs":
+            return sft.macs(measurements)
+        case "sft_pareto":
+            return sft.pareto(measurements)
+        case "sft_prediction":
+            return sft.prediction(measurements)
+        case "sft_exactness":
+            return sft.exactness(measurements)
+        case "sft_tile_rate":
+            return sft.tile_rate(measurements)
+        case "sft_streaming":
+            return sft.streaming(measurements)
+        case "sft_trajectory":
+            return sft.trajectory(measurements)
+        case "sft_kernel":
+            return sft.kernel(measurements)
     raise _unknown(name)
 
 
