@@ -146,6 +146,34 @@ def tables_without_pairs(here):
     return claims.Tables(here.runs, here.measurements, here.comparisons.slice(0, 0))
 
 
+def test_rows_may_be_set_over_another_metric_of_their_own_arm():
+    runs = [run(0), run(1)]
+    rows = [
+        row(one, case, "planned", value, metric=metric, regime=None, l2=None)
+        for one in runs
+        for case, measured in (("a", 4.0), ("b", 5.0))
+        for metric, value in (("peak_total", measured), ("peak_predicted", 6.0))
+    ]
+    found = judged(
+        over(where={"metric": "peak_total"}, over={"metric": "peak_predicted"}, reduce="min"), tables(runs, rows)
+    )
+    assert found["measured"] == pytest.approx(6 / 5)
+
+
+def test_text_that_ends_in_a_star_stands_for_all_that_begin_so():
+    runs = [run(0), run(1)]
+    rows = [
+        row(one, case, arm, value)
+        for one in runs
+        for case, ours in (("a", "planned@budget_mib=64"), ("b", "planned@budget_mib=128"))
+        for arm, value in ((ours, 2.0), ("planner", 7.0), ("dense", 6.0))
+    ]
+    found = judged(over(where={"arm": "planned@*"}, reduce="geomean"), tables(runs, rows))
+    assert (found["measured"], found["n_rows"]) == (pytest.approx(3.0), 2)
+    found = judged(over(where={"arm": "dense"}, over={"arm": "planned@*"}, reduce="geomean"), tables(runs, rows))
+    assert found["measured"] == pytest.approx(1 / 3)
+
+
 def test_a_difference_is_our_value_less_theirs():
     runs = [run(0), run(1)]
     given = {"metric": "accuracy", "higher_is_better": True}

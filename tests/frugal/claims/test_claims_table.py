@@ -12,8 +12,8 @@ def test_the_verdicts_as_a_person_reads_them():
         claim(id="cusnn.bad", locator={"value": 9.0}),
         claim(id="cusnn.ours.good", origin="ours"),
         claim(id="cusnn.ours.far", origin="ours", locator={"value": 9.0}),
-        claim(id="sft.one", measure={"where": {"system": "sft"}}),
-        claim(id="sft.two", measure={"where": {"system": "sft"}}),
+        claim(id="folded.one", measure={"where": {"system": "folded"}}),
+        claim(id="folded.two", measure={"where": {"system": "folded"}}),
     ]
     here = campaign({"a": [3.0, 3.1, 3.2]})
     text = claims.verdict_table(claims.evaluate(made, here, {"a100": here}))
@@ -22,7 +22,7 @@ def test_the_verdicts_as_a_person_reads_them():
     assert lines[0] == "this machine (nvidia-h200-9.0-132sm)"
     assert lines[1] == "reproduced      cusnn.good       3.1 [2.86, 3.36] (at least 2)"
     assert [line.split("  ")[0] for line in lines[1:5]] == ["reproduced", "not reproduced", "met", "not met"]
-    assert lines[5] == "not run, frugal does not measure sft yet: sft.one, sft.two"
+    assert lines[5] == "not run, frugal does not measure folded yet: folded.one, folded.two"
     assert lines[6] == "published claims: 1 reproduced, 1 not reproduced, 2 not run; goals of ours: 1 met, 1 not met"
     # A recorded campaign says what it measured; what it did not is counted and needs no line.
     assert other.startswith("recorded on nvidia-h200-9.0-132sm (a100)")

@@ -142,7 +142,8 @@ class Measure(Reduction):
     """comparisons or measurements."""
 
     where: dict[str, Condition] = Field(min_length=1)
-    """Column: a value, a list of values, or {ge, le}. Null selects rows without a value."""
+    """Column: a value, a list of values, or {ge, le}. Text that ends in `*` stands for all that begin so; null selects
+    rows without a value."""
 
     column: str
     """The column that is reduced: `ratio` of comparisons, or a numeric column of measurements."""

@@ -142,6 +142,8 @@ def _matches(values: pd.Series, condition: Condition) -> pd.Series:
         return numbers.between(low, high)
     if condition is None:
         return values.isna() | values.eq("")
+    if isinstance(condition, str) and condition.endswith("*"):
+        return values.str.startswith(condition[:-1]).eq(True)
     return values.isin(condition if isinstance(condition, list) else [condition])
 
 
@@ -161,11 +163,14 @@ def _pairs(rows: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over(rows: pd.DataFrame, measure: Measure, measured: pd.DataFrame) -> pd.DataFrame:
-    other = _filtered(measured, {**measure.where, **(measure.over or {})})
-    base = other[[*_CASE, "run_id", "value", "status", "reason", "launch_bound"]]
-    if base.duplicated([*_CASE, "run_id"]).any():
+    changes = measure.over or {}
+    other = _filtered(measured, {**measure.where, **changes})
+    # Another metric or regime of the same case: what `over` changes is not what the two share.
+    shared = [*(name for name in _CASE if name not in changes), "run_id"]
+    base = other[[*shared, "value", "status", "reason", "launch_bound"]]
+    if base.duplicated(shared).any():
         raise ValueError("`over` selects more than one row of a case and session")
-    both = rows.merge(base, on=[*_CASE, "run_id"], how="left", suffixes=("", "_base"))
+    both = rows.merge(base, on=shared, how="left", suffixes=("", "_base"))
     return _ratios(rows, both, measure.difference)
 
 
