@@ -9,8 +9,8 @@ from frugal.models import build
 from frugal.sft.calibrate import RUNS, calibrated
 from frugal.sft.dryrun import Settings
 from frugal.sft.options import TYPICAL
-from frugal.sft.plan import Plan
 from frugal.sft.planner import plan
+from frugal.sft.plans import Plan
 
 CPU = torch.device("cpu")
 

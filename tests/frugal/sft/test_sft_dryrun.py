@@ -8,7 +8,7 @@ from frugal.models import build
 from frugal.sft import estimate
 from frugal.sft.dryrun import Settings, dry_run, on_meta, sampled
 from frugal.sft.graph import trace
-from frugal.sft.plan import Plan
+from frugal.sft.plans import Plan
 from frugal.sft.ranges import COLUMNS, ROWS, walk
 from frugal.sft.segments import SegmentedSequential, schedule
 

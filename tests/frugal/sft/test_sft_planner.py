@@ -13,8 +13,8 @@ from frugal.sft import counts, ratios
 from frugal.sft.chain import chain
 from frugal.sft.dryrun import on_meta
 from frugal.sft.errors import BudgetError, PlanError
-from frugal.sft.plan import Plan
 from frugal.sft.planner import plan
+from frugal.sft.plans import Plan
 from frugal.sft.segments import SegmentedSequential
 
 GIB = 2**30

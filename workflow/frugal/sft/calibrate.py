@@ -18,7 +18,7 @@ from frugal.sft.dryrun import Settings
 from frugal.sft.estimate import node_macs
 from frugal.sft.graph import trace
 from frugal.sft.options import Rates
-from frugal.sft.plan import STRIPS, Plan, Segment
+from frugal.sft.plans import STRIPS, Plan, Segment
 from frugal.sft.ranges import COLUMNS, ROWS, Range, split
 from frugal.sft.window import Span, Work
 

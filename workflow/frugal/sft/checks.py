@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frugal.sft.graph import checked_shape
-from frugal.sft.plan import Plan
+from frugal.sft.plans import Plan
 from frugal.sft.segments import SegmentedSequential
 
 

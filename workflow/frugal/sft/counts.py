@@ -12,7 +12,7 @@ from frugal.memory import MacCounter
 from frugal.sft import nodes
 from frugal.sft.estimate import node_macs
 from frugal.sft.graph import Graph, Part, Shape
-from frugal.sft.plan import STORE, TILES, Segment
+from frugal.sft.plans import STORE, TILES, Segment
 from frugal.sft.ranges import COLUMNS, ROWS, computed
 
 PURPOSES = ("forward", "recompute", "dgrad", "wgrad")

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from frugal.memory import LiveBytes
 from frugal.sft.graph import trace
 from frugal.sft.host import HostImage, Place
-from frugal.sft.plan import Plan
+from frugal.sft.plans import Plan
 from frugal.sft.segments import Schedule, Step, schedule
 from frugal.sft.strips import Strips
 from frugal.sft.sums import Call

@@ -39,7 +39,7 @@ from frugal.models.resnet import ResNet
 from frugal.models.unet import UNet
 from frugal.sft import artifact
 from frugal.sft.errors import SftError
-from frugal.sft.plan import Plan
+from frugal.sft.plans import Plan
 from frugal.sft.segments import SegmentedSequential
 from frugal.timing.flags import flags
 

@@ -21,7 +21,7 @@ from frugal.sft.dryrun import Settings, dry_run, on_meta
 from frugal.sft.errors import BudgetError, PlanError
 from frugal.sft.graph import Graph, Shape, checked_shape, trace
 from frugal.sft.options import TYPICAL, Rates, Segments
-from frugal.sft.plan import STRIPS, Plan, segment
+from frugal.sft.plans import STRIPS, Plan, segment
 from frugal.sft.search import State
 
 ROUNDS = 5  # of search and dry run: the second one is nearly always exact

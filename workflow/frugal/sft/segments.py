@@ -16,7 +16,7 @@ from frugal.sft.errors import PlanError, ShapeError, UnsupportedOp
 from frugal.sft.graph import Graph, Part, Shape, trace
 from frugal.sft.host import HostImage, Place
 from frugal.sft.nodes import Node
-from frugal.sft.plan import STORE, STRIPS, Plan, Segment, check
+from frugal.sft.plans import STORE, STRIPS, Plan, Segment, check
 from frugal.sft.stored import Stored
 from frugal.sft.strips import Strips
 from frugal.sft.sums import Call, Shared
