@@ -206,7 +206,7 @@ def test_make_targets_that_are_named_exist():
 def test_figures_named_are_those_that_are_drawn():
     from frugal.figures import NAMES
 
-    named = re.findall(r"`((?:cusnn|method)_\w+)`", TEXT[ROOT / "docs" / "output.md"])
+    named = re.findall(r"`((?:cusnn|sft|method)_\w+)`", TEXT[ROOT / "docs" / "output.md"])
     assert set(named) == set(NAMES)
 
 
@@ -399,6 +399,10 @@ def test_python_of_the_docs_runs(page, results):
             "forward 1065600, gradients 288000 of data and 1065600 of weights",
             "of 2 convolutions replaced; results differ by ",
             "(1, 32, 16, 16) (1, 32, 16, 16)",
+            "of 16.0 MiB",
+            "untiled, 147 MiB would wait for the backward pass",
+            "epoch 1: loss ",
+            "the smallest that works is ",
         ],
     }
     assert [text for text in expected[page.name] if text not in done.stdout] == []
