@@ -10,6 +10,7 @@ from frugal.models import build
 from frugal.sft import methods
 from frugal.sft.chain import chain
 from frugal.sft.errors import PlanError, SftError, ShapeError
+from frugal.sft.host import HostImage
 from frugal.sft.methods import Setup, forward_of, network, sgd, step, target_of, uploaded
 from frugal.sft.ratios import macs_single_halo
 
@@ -238,6 +239,40 @@ def test_an_image_in_main_memory_is_moved_and_normalised(channels_last):
     np.testing.assert_array_equal(plain[0].permute(1, 2, 0).numpy(), image.astype(np.float32) / np.float32(255))
 
 
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_images_in_main_memory(method, batch):
+    """Windows for the methods that take them, the whole for the others; both are the same images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*((batch,) if batch else ()), 5, 7, 3), dtype=np.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    given = methods.from_host(method, pixels, "cpu", FP32, mean, std, prefetch=3)()
+    assert isinstance(given, HostImage) == (method in methods.STREAMING)
+    assert given.shape == (batch or 1, 3, 5, 7)
+    if isinstance(given, HostImage):
+        assert (given.mean, given.std, given.prefetch) == (mean, std, 3)
+        np.testing.assert_array_equal(given.window((0, 5), (0, 7)), pixels if batch else pixels[None])
+    else:
+        last = (pixels[-1] if batch else pixels).transpose(2, 0, 1) / 255
+        expected = (last - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
+        # three float32 operations on numbers below 3
+        np.testing.assert_allclose(given[-1].numpy(), expected, rtol=0, atol=3 * 3 * 2**-24 * 2)
+
+
+@pytest.mark.parametrize("method", [*methods.STREAMING, "vanilla", "save_on_cpu", "sft_artifact"])
+def test_steps_on_images_in_main_memory_are_those_of_the_network(method):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    settings = {"tiled_1seg": {"tiles": 2}, "sft_artifact": {"tiles": 2}}.get(method, {})
+    if method in ("tiled", "strips", "planned"):
+        settings = {"budget_bytes": 2**30, "input": "host"}
+    model = model_of("vgg16").float()
+    target = target_of(model, SHAPE)
+    forward = forward_of(method, model, SHAPE, FP32, **settings)
+    found = step(model, forward, methods.from_host(method, pixels, "cpu", FP32), target, FP32, sgd(model)).forward()
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    # two float32 passes over 13 layers, in another order of sums
+    torch.testing.assert_close(found, nn.functional.mse_loss(model_of("vgg16").float()(x), target), rtol=1e-4, atol=0)
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +285,13 @@ def test_an_image_in_main_memory_is_moved_and_normalised(channels_last):
             {},
             SftError,
             r"^method 'chekpoint' is not known \(did you mean checkpoint\?\): take one",
+        ),
+        (
+            "vgg16",
+            "planned",
+            {"budget_bytes": 1, "input": "disk"},
+            SftError,
+            r"^input 'disk' is not known: take one of",
         ),
         ("vgg16", "checkpoint", {"segments": 0}, SftError, r"^segments = 0: this network can be cut into 1 to 22$"),
         ("vgg16", "checkpoint", {"segments": 23}, SftError, r"^segments = 23: this network can be cut into 1 to 22$"),

@@ -145,8 +145,8 @@ def _of_map(source: Tensor, copies: Copies, place: Place) -> Callable[[Window], 
 
 def _of_image(image: HostImage, copies: Copies, place: Place) -> Callable[[Window], Callable[[], Tensor]]:
     working = torch.float64 if torch.float64 in (place.dtype, dtype_of(image.array)) else torch.float32
-    # Once a pass: a tensor made of Python's numbers is a copy that the host waits for.
-    mean, std = (torch.tensor(v, dtype=working, device=place.device)[:, None, None] for v in (image.mean, image.std))
+    # By `fetch`, for a tensor of Python's numbers is made on a GPU by a copy that the host waits for.
+    mean, std = copies.fetch([torch.tensor((image.mean, image.std), dtype=working)])().pop()[:, :, None, None]
     format_ = torch.channels_last if place.channels_last else torch.contiguous_format
 
     def begin(window: Window) -> Callable[[], Tensor]:

@@ -1,7 +1,8 @@
 """Ways to train one network on one size of image: SFT's own, the published schedule, and what a user would take today.
 
 A method is a function `method(model, image_shape, setup, **settings)` that gives `forward`: x [N, C, H, W] → output,
-with the model's own parameters, differentiable once.
+with the model's own parameters, differentiable once. Images in main memory are what `from_host` makes of them: the
+segmented methods (STREAMING) bring window after window to the device, all others the whole at the start of a step.
 
 | method | settings | what it is |
 |---|---|---|
@@ -13,7 +14,7 @@ with the model's own parameters, differentiable once.
 | `compile` | | torch.compile |
 | `sft_artifact` | tiles | the published schedule, n × n tiles |
 | `tiled_1seg` | tiles | one segment of n × n disjoint output tiles with a single halo |
-| `tiled`, `strips`, `planned` | budget_bytes | the planner's schedule: of tiles, of strips, or of what is cheapest |
+| `tiled`, `strips`, `planned` | budget_bytes, host_budget_bytes, input | the planner's: tiles, strips, the cheapest |
 
 With batch norm in training mode the methods that recompute through torch change running statistics twice a step.
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +39,18 @@ from frugal.models import build
 from frugal.models.resnet import ResNet
 from frugal.models.unet import UNet
 from frugal.sft import artifact
+from frugal.sft.dryrun import Autocast
 from frugal.sft.errors import SftError
+from frugal.sft.host import HostImage
 from frugal.sft.plans import Plan
 from frugal.sft.segments import SegmentedSequential
 from frugal.timing.flags import flags
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Tensor | HostImage], Tensor]
 Shape = tuple[int, int, int, int]
+
+INPUTS = ("device", "host")
+STREAMING = ("tiled_1seg", "tiled", "strips", "planned")  # methods that take a HostImage
 
 # What autocast computes in (None: no autocast), and whether float32 products may use TF32.
 PRECISIONS: Mapping[str, tuple[torch.dtype | None, bool]] = {
@@ -81,8 +87,10 @@ class Setup:
         return flags(tf32=PRECISIONS[self.precision][1])
 
     def casting(self, device: str) -> AbstractContextManager:
-        """Autocast, for the forward pass and the loss; `device` is a kind (cuda, cpu)."""
-        return torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None)
+        """Autocast, for the forward pass and the loss; `device` is a kind (cuda, cpu, meta)."""
+        if device != "meta":
+            return torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None)
+        return nullcontext() if self.autocast is None else Autocast(self.autocast)  # torch has none for it
 
 
 # ---- the methods -----------------------------------------------------------------------------------------------------
@@ -167,11 +175,17 @@ def planned(
     *,
     budget_bytes: int,
     host_budget_bytes: int = 0,
+    input: str = "device",
     allow: Sequence[str] = ("store", "tiles", "strips"),
 ) -> Forward:
-    """Raises BudgetError, with the smallest budget that works, where nothing fits."""
+    """input: where the images are, on the `device`, within the budget, or in main memory (`host`).
+
+    Raises BudgetError, with the smallest budget that works, where nothing fits, and SftError for another input.
+    """
     from frugal.sft.planner import plan
 
+    if input not in INPUTS:
+        raise SftError(f"input {input!r} is not known: take one of {', '.join(INPUTS)}")
     found = plan(
         model,
         image_shape,
@@ -179,6 +193,7 @@ def planned(
         dtype=next(model.parameters()).dtype,
         autocast=setup.autocast,
         channels_last=setup.channels_last,
+        image_on_device=input == "device",
         host_budget_bytes=host_budget_bytes,
         allow=tuple(allow),
     )
@@ -232,7 +247,7 @@ class Step:
 def step(
     model: nn.Module,
     forward: Forward,
-    image: Callable[[], Tensor],
+    image: Callable[[], Tensor | HostImage],
     target: Tensor,
     setup: Setup,
     optimiser: torch.optim.Optimizer,
@@ -254,25 +269,45 @@ def step(
     return Step(loss, torch.Tensor.backward, update)
 
 
+def from_host(
+    method: str,
+    images: np.ndarray,
+    device: torch.device | str,
+    setup: Setup,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+    prefetch: int = 2,
+) -> Callable[[], Tensor | HostImage]:
+    """Images in main memory, uint8 [H, W, 3] or [N, H, W, 3], as what a step of a method begins with.
+
+    Of a STREAMING method that is a HostImage, with so many windows under way; of another one what `uploaded` gives.
+    """
+    if method not in STREAMING:
+        return uploaded(images, device, setup, mean, std)
+    held = HostImage(images, "HWC" if images.ndim == 3 else "NHWC", mean, std, prefetch=prefetch)
+    return lambda: held
+
+
 def uploaded(
-    image: np.ndarray,
+    images: np.ndarray,
     device: torch.device | str,
     setup: Setup,
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Callable[[], Tensor]:
-    """An image in main memory, uint8 [H, W, 3], as a function that moves it to the device, whole, at each call.
+    """Images in main memory, uint8 [H, W, 3] or [N, H, W, 3], as a function that moves them to the device, whole, at
+    each call.
 
-    It gives float32 [1, 3, H, W] in the setup's layout: (pixel ÷ 255 − mean) ÷ std. The bytes wait in pinned memory
+    It gives float32 [N, 3, H, W] in the setup's layout: (pixel ÷ 255 − mean) ÷ std. The bytes wait in pinned memory
     where the device is a GPU.
     """
-    host = torch.from_numpy(np.array(image))
+    host = torch.from_numpy(np.array(images if images.ndim == 4 else images[None]))
     if torch.device(device).type == "cuda":
         host = host.pin_memory()
     middle, scale = (torch.tensor(values, device=device)[:, None, None] for values in (mean, std))
 
     def moved() -> Tensor:
-        pixels = host.to(device, non_blocking=True).permute(2, 0, 1)[None]
+        pixels = host.to(device, non_blocking=True).permute(0, 3, 1, 2)
         return ((pixels / 255 - middle) / scale).contiguous(memory_format=setup.memory_format)
 
     return moved
