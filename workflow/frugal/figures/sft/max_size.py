@@ -36,11 +36,11 @@ def max_size(measurements: pd.DataFrame, papers: pd.DataFrame) -> Figure:
     drawn = drawn.sort_values("value", ascending=False, kind="stable")
     drawn = drawn.drop_duplicates(["machine", *PANEL, "channels_last", "cap_gib", "kind"])
     parts = steps.panels(drawn, PANEL)
-    ours = [published.limits(papers, own["network"].iloc[0]) for own in parts if own["width_divisor"].iloc[0] == 1]
+    hollow = pd.concat([_limits(papers, own) for own in parts])
     notes = [
         "Emulated cap: PyTorch's allocator may hand out so much, the CUDA context apart; or, where no GPU is used, so "
         "many bytes of tensors may live. A step is forward, backward and optimiser. ≥: the search ended there.",
-        _of_papers(pd.concat([*ours, _none(papers)])),
+        _of_papers(hollow),
         *steps.missing(found, found[found["status"] == "ok"], "largest"),
     ]
     with style.context():
@@ -49,7 +49,7 @@ def max_size(measurements: pd.DataFrame, papers: pd.DataFrame) -> Figure:
             _draw(axes, own, papers)
         panes[-1].set_xlabel("emulated cap of memory, GiB")
         style.describe(figure, TITLE, " ".join(map(_said, parts)))
-        style.head(figure, TITLE, _legend(drawn, pd.concat([*ours, _none(papers)])), columns=2)
+        style.head(figure, TITLE, _legend(drawn, hollow), columns=2)
         style.notes(figure, notes)
     return figure
 
@@ -104,12 +104,9 @@ def _place(own: pd.DataFrame) -> str:
 
 
 def _limits(papers: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """The published limits of a panel's network; none for one with fewer channels than the paper's."""
     found = published.limits(papers, own["network"].iloc[0])
     return found if own["width_divisor"].iloc[0] == 1 else found[:0]
-
-
-def _none(papers: pd.DataFrame) -> pd.DataFrame:
-    return published.limits(papers, "")
 
 
 def _of_papers(hollow: pd.DataFrame) -> str:
