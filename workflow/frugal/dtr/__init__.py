@@ -8,16 +8,27 @@ from importlib import import_module
 
 # name -> the module that has it
 _PLACES = {
+    "Baseline": "frugal.dtr.sim",
+    "Budget": "frugal.dtr.budget",
     "BudgetError": "frugal.dtr.errors",
+    "CostTable": "frugal.dtr.costs",
     "DtrError": "frugal.dtr.errors",
+    "HEURISTICS": "frugal.dtr.heuristics",
+    "Heuristic": "frugal.dtr.heuristics",
     "Instruction": "frugal.dtr.logs",
     "Log": "frugal.dtr.logs",
     "LogError": "frugal.dtr.errors",
     "ReplayError": "frugal.dtr.errors",
+    "Report": "frugal.dtr.report",
+    "Roofline": "frugal.dtr.costs",
+    "SimResult": "frugal.dtr.sim",
+    "StepResult": "frugal.dtr.budget",
     "ThrashError": "frugal.dtr.errors",
     "Unsupported": "frugal.dtr.errors",
+    "budgeted_step": "frugal.dtr.budget",
     "chain": "frugal.dtr.logs",
     "read_log": "frugal.dtr.logs",
+    "simulate": "frugal.dtr.sim",
 }
 
 __all__ = sorted(_PLACES)
