@@ -295,6 +295,18 @@ def test_losses_and_their_distance(campaigns):
     assert apart[0, 1] == pytest.approx(1e-7 / 3, rel=1e-7)  # equal losses stand at a third of the least difference
 
 
+def test_a_training_that_no_plan_followed_is_counted_and_not_drawn(tmp_path):
+    def campaign(folder):
+        lost = {"value": None, "status": "unsupported", "reason": "BatchNorm2d"}
+        other = [row | {"case_id": f"other{row['case_id']}", "network": "unet_small"} for row in training.training("A")]
+        alone = [row | lost if row["arm"] != "vanilla" else row for row in other]
+        invented.write(folder, [*training.training("A"), *alone], (), [invented.run("A", "cpu")])
+
+    figure = sft.trajectory(invented.frames(tmp_path, local=campaign).measurements)
+    assert len(figure.axes) == 2
+    assert "20 unsupported" in words(figure)
+
+
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 

@@ -25,14 +25,15 @@ def trajectory(measurements: pd.DataFrame) -> Figure:
     keys = ["machine", *PANEL, "arm", "step"]
     drawn = found[(found["status"] == "ok") & found["value"].notna()]
     drawn = drawn.sort_values("session", kind="stable").drop_duplicates(keys)
-    parts = [own for own in steps.panels(drawn, PANEL) if (own["arm"] == "vanilla").any()]
+    # A distance needs two arms, of which one is the untiled.
+    parts = [own for own in steps.panels(drawn, PANEL) if "vanilla" in set(own["arm"]) and own["arm"].nunique() > 1]
     if not parts:
         empty = "No training has been followed yet, neither on this machine nor in a recorded campaign."
         return steps.nothing(TITLE, found, "training", empty)
     notes = [
         "Same weights, image, target and optimiser. Sums in another order differ by rounding, and each step carries it "
         "on; an equal loss is drawn at the panel's lower edge.",
-        *steps.missing(found, drawn, "training"),
+        *steps.missing(found, pd.concat(parts), "training"),
     ]
     looks = style.looks({name for own in parts for name in own["method"]}, steps.LOOKS)
     with style.context():
