@@ -19,7 +19,7 @@ HOST = style.Look("ours: planned, with main memory", "#009E73", "D")
 
 
 def max_size(measurements: pd.DataFrame, papers: pd.DataFrame) -> Figure:
-    """Height of the largest square image (log2), a bar a method, in groups by cap in GiB; a panel a network.
+    """Height of the largest square image (log2), a bar a method, in groups by cap; a panel a network.
 
     Caps are emulated: by PyTorch's allocator on a GPU, by counting live tensors without one. ≥: the search ended at its
     own limit. Hollow: the largest published size that ran on a GPU of that memory.
@@ -47,7 +47,7 @@ def max_size(measurements: pd.DataFrame, papers: pd.DataFrame) -> Figure:
         figure, panes = steps.grid(parts, 2.7, notes)
         for axes, own in zip(panes, parts, strict=True):
             _draw(axes, own, papers)
-        panes[-1].set_xlabel("emulated cap of memory, GiB")
+        panes[-1].set_xlabel("emulated cap of memory")
         style.describe(figure, TITLE, " ".join(map(_said, parts)))
         style.head(figure, TITLE, _legend(drawn, hollow), columns=2)
         style.notes(figure, notes)
@@ -90,7 +90,7 @@ def _draw(axes: Axes, own: pd.DataFrame, papers: pd.DataFrame) -> None:
                   markersize=6, zorder=4, label=f"{row.variant} published")  # fmt: skip
     axes.set_yscale("log", base=2)
     axes.set(xlim=(-0.6, len(caps) - 0.4), ylim=(low, high * (high / low) ** 0.42), ylabel="height, pixels")
-    axes.set_xticks(range(len(caps)), [f"{cap:.3g}" for cap in caps])
+    axes.set_xticks(range(len(caps)), [steps.mebibytes(1024 * cap) for cap in caps])
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
     axes.yaxis.set_major_locator(FixedLocator([2**power for power in range(4, 20) if low <= 2**power <= high]))
