@@ -12,6 +12,7 @@ from frugal.models.unet import unet_small
 from frugal.models.vgg import vgg16
 from frugal.sft import HostImage, SegmentedSequential, copies
 from frugal.sft.dryrun import Settings, dry_run, on_meta
+from frugal.sft.planner import plan
 
 SHAPE = (1, 3, 192, 160)
 TYPES = {torch.uint8: np.uint8, torch.float32: np.float32}
@@ -54,14 +55,25 @@ def test_a_dry_run_knows_what_stays_on_the_device(uncounted, network, kind):
     model = make(width_divisor=16)
     found = {}
     for boundary, carry, input_ in PLACES:
-        plan = planned(model, SHAPE, cuts, *KINDS[kind], boundary, carry)
+        made = planned(model, SHAPE, cuts, *KINDS[kind], boundary, carry)
         image = HostImage(np.zeros((192, 160, 3), np.uint8)) if input_ == "host" else torch.zeros(SHAPE)
-        predicted = dry_run(on_meta(model), plan, Settings(image_on_device=input_ == "device"))
-        found[boundary, carry, input_] = device_bytes(model, plan, image)
+        predicted = dry_run(on_meta(model), made, Settings(image_on_device=input_ == "device"))
+        found[boundary, carry, input_] = device_bytes(model, made, image)
         # On the meta device a tensor of host memory is one element, which is counted.
         assert 0 <= predicted - found[boundary, carry, input_] <= 512, (boundary, carry, input_)
     for places, bytes_ in found.items():  # what is elsewhere takes no more than before, but for mean and std
         assert bytes_ <= found["device", "device", places[2]] + 512
+
+
+@pytest.mark.parametrize("budget", [5_000_000, 3_000_000, 1_500_000])
+def test_plans_with_host_memory_fit_their_budget(uncounted, budget):
+    model, shape = vgg16(width_divisor=16), (1, 3, 512, 384)
+    found = plan(model, shape, budget, image_on_device=False, host_budget_bytes=10**9)
+    assert any(each.boundary == "host" for each in found.segments)
+    assert found.host_bytes > 0
+    taken = device_bytes(model, found, HostImage(np.zeros((512, 384, 3), np.uint8)))
+    assert 0 <= found.predicted_peak_bytes - taken <= 512
+    assert taken <= budget
 
 
 def test_strips_with_their_carries_on_the_host_take_less(uncounted):

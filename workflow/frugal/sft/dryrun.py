@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -115,15 +115,23 @@ class _FewTiles(Tiles):
 
     def __iter__(self) -> Iterator[tuple[Span, Span]]:
         seen: set[tuple] = set()
-        rows, columns = ([_shape(span) for span in spans] for spans in (self.rows, self.columns))
+        rows, columns = _classes(self.rows), _classes(self.columns)
         for i, row in enumerate(self.rows):
             for j, column in enumerate(self.columns):
                 kind = rows[i], columns[j]
+                if self.hosted:  # a tile meets what its neighbours have on their way
+                    kind = *kind, rows[max(0, i - 1) : i + 2], columns[max(0, j - 1) : j + 2]
                 if i * len(columns) + j < 2:
                     yield row, column
                 elif kind not in seen:
                     seen.add(kind)
                     yield row, column
+
+
+def _classes(spans: Sequence[Span]) -> tuple[int, ...]:
+    """Of each span the number of its shape."""
+    numbers: dict[tuple, int] = {}
+    return tuple(numbers.setdefault(_shape(span), len(numbers)) for span in spans)
 
 
 def _shape(span: Span) -> tuple:
