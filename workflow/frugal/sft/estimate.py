@@ -20,6 +20,7 @@ from torch import nn
 from frugal.sft import nodes, ranges
 from frugal.sft.graph import Part, Shape
 from frugal.sft.nodes import Node
+from frugal.sft.window import Work
 
 INDEX_BYTES = 8  # torch's max pooling keeps int64 indices
 SAVES_OUTPUT = (nn.ReLU, nn.Sigmoid)  # the activations whose backward reads what they gave, not what they got
@@ -165,19 +166,13 @@ def macs(part: Part, computed: Mapping[str, np.ndarray], shapes: Mapping[str, Sh
 
 
 def in_place(part: Part) -> dict[str, str]:
-    """Activations that overwrite what a convolution gave them and nobody else reads: → that convolution's output."""
-    readers: dict[str, int] = {}
-    for node in part.nodes:
-        for name in node.inputs:
-            readers[name] = readers.get(name, 0) + 1
-    convolutions = {node.name for node in part.nodes if node.op in (nodes.CONV, nodes.CONV_TRANSPOSE)}
-    found: dict[str, str] = {}
-    for node in part.nodes:
-        if node.op == nodes.ACTIVATION and isinstance(node.module, nn.ReLU | nn.LeakyReLU | nn.ReLU6):
-            source = node.inputs[0]
-            if source in convolutions and readers[source] == 1:
-                found[node.name] = source
-    return found
+    """Activations that overwrite what nobody else reads and no backward pass needs: → that map."""
+    work = Work(part, {})
+    return {
+        node.name: node.inputs[0]
+        for node in part.nodes
+        if isinstance(node.module, nn.ReLU | nn.LeakyReLU) and node.op == nodes.ACTIVATION and work.alone(node)
+    }
 
 
 def window_bytes(
@@ -237,15 +232,15 @@ def _saved(part: Part, root: Mapping[str, str], size: Mapping[str, np.ndarray], 
     extra: dict[str, np.ndarray] = {}
     for node in part.nodes:
         names: Sequence[str] = ()
-        if node.op in (nodes.CONV, nodes.CONV_TRANSPOSE, nodes.MAX_POOL, nodes.AVG_POOL, nodes.AFFINE):
+        if node.op in (nodes.CONV, nodes.CONV_TRANSPOSE, nodes.MAX_POOL, nodes.AVG_POOL, nodes.AFFINE, nodes.NORMALISE):
             names = node.inputs
         elif node.op == nodes.ACTIVATION:
             keeps_result = isinstance(node.module, SAVES_OUTPUT) or root[node.name] != node.name
             names = (node.name,) if keeps_result else node.inputs
         elif node.op == nodes.JOIN and getattr(node.call, "__name__", "") in ("mul", "div"):
             names = node.inputs if "scalar" not in node.attrs else ()
-        elif node.op in (nodes.NORMALISE, nodes.DROPOUT):
-            extra[node.name] = size[node.name]  # the map less its mean; the mask with its factor
+        elif node.op == nodes.DROPOUT:
+            extra[node.name] = size[node.name]  # the mask with its factor
         if node.op == nodes.MAX_POOL:
             extra[node.name] = size[node.name] * (INDEX_BYTES / itemsize)
         for name in names:

@@ -16,6 +16,7 @@ from frugal.sft.errors import PlanError, ShapeError, UnsupportedOp
 from frugal.sft.graph import Graph, Part, Shape, trace
 from frugal.sft.host import HostImage, Place
 from frugal.sft.nodes import Node
+from frugal.sft.norm import spatial_mean, statistics
 from frugal.sft.plans import STORE, STRIPS, Plan, Segment, check
 from frugal.sft.stored import Stored
 from frugal.sft.strips import Strips
@@ -47,7 +48,7 @@ class Step:
 class Schedule:
     """A plan made ready for one network: graph and shapes are those of its images.
 
-    readers: of each map that several segments read in windows, how many do.
+    readers: of each map that several segments read in windows, or whose mean or statistics are read too, how many do.
     """
 
     graph: Graph
@@ -69,7 +70,7 @@ class Schedule:
         if step.part is not None and step.run is not None:
             inputs = [values[name] for name in step.part.inputs]
             return step.run(inputs, [values[name] for name in step.part.vectors], call)
-        return _whole(step.node, values, self.shapes)
+        return _whole(step.node, values, self.shapes, call)
 
 
 class SegmentedSequential(nn.Module):
@@ -165,7 +166,7 @@ def _settings(model: nn.Module, x: Tensor | HostImage) -> dict[str, Any]:
 
 
 def schedule(graph: Graph, plan: Plan) -> Schedule:
-    """Make a plan ready. Raises PlanError for another network's, UnsupportedOp for what cannot run yet."""
+    """Make a plan ready. Raises PlanError for another network's."""
     graph = graph.sized(plan.image_shape)
     shapes = graph.shapes(plan.image_shape)
     check(plan, graph, shapes)
@@ -188,6 +189,7 @@ def schedule(graph: Graph, plan: Plan) -> Schedule:
         steps.append(dataclasses.replace(step, dropped=tuple(sorted(names - read))))
         read |= names
     windowed = [name for step in made if isinstance(step.run, Tiles | Strips) for name in step.part.inputs]
+    windowed += [name for step in made if step.node for name in step.node.inputs]
     readers = {name: count for name, count in Counter(windowed).items() if count > 1}
     return Schedule(graph, shapes, tuple(reversed(steps)), readers)
 
@@ -201,14 +203,14 @@ def _runner(work: Work, segment: Segment, hosted: frozenset[str]) -> Runner:
     return Tiles.of(work, segment.th, segment.tw, beside)
 
 
-def _whole(node: Node, values: Mapping[str, Tensor | HostImage], shapes: Mapping[str, Shape]) -> Tensor:
+def _whole(node: Node, values: Mapping[str, Tensor | HostImage], shapes: Mapping[str, Shape], call: Call) -> Tensor:
     """A node that runs on whole maps or on vectors."""
-    if any(isinstance(values[name], HostImage) for name in node.inputs):
-        raise UnsupportedOp(node.name, "the mean of an image in host memory", "give the image as a tensor")
-    if node.op == nodes.MEAN:
-        return values[node.inputs[0]].mean((2, 3), keepdim=node.attrs["keepdim"])
     if node.op == nodes.VECTOR:
         return node.call(values, shapes)
-    raise UnsupportedOp(
-        node.name, f"{type(node.module).__name__} by the statistics of its own input", "call eval() first"
-    )
+    (name,) = node.inputs
+    if isinstance(values[name], HostImage):
+        raise UnsupportedOp(node.name, "the mean of an image in host memory", "give the image as a tensor")
+    shared = call.shared.get(name)
+    if node.op == nodes.MEAN:
+        return spatial_mean(values[name], node.attrs["keepdim"], shared)
+    return statistics(node.name.removesuffix("_statistics"), node.module, values[name], shared)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from frugal.sft import nodes, ranges
 from frugal.sft.graph import Part, Shape
 from frugal.sft.nodes import Node
+from frugal.sft.norm import normalise
 from frugal.sft.ranges import COLUMNS, ROWS, Axis, Range
 
 Pads = tuple[int, int]
@@ -193,7 +194,7 @@ def step(
         statistics = own["running_mean"], own["running_var"]
         return functional.batch_norm(x.pop(), *statistics, own["weight"], own["bias"], False, 0.0, module.eps)
     if node.op == nodes.NORMALISE:
-        return _normalised(x.pop(), vectors[node.vectors[0]], own)
+        return normalise(x.pop(), vectors[node.vectors[0]], own["weight"], own["bias"])
     if node.op == nodes.CAT:
         return torch.cat(x, 1)
     if node.op == nodes.UPSAMPLING:
@@ -324,15 +325,6 @@ def _counts(axis: Axis, made: Range, size: int, padding_too: bool) -> list[int]:
         last = min(first + axis.kernel, size + axis.high)
         found.append(last - first if padding_too else min(last, size) - max(first, 0))
     return found
-
-
-def _normalised(x: Tensor, statistics: Tensor, own: Mapping[str, Tensor | None]) -> Tensor:
-    """(x − μ)·r·γ + β with the statistics [2, N or 1, C]."""
-    mean, scale = (each[:, :, None, None] for each in statistics)
-    if own["weight"] is not None:
-        scale = scale * own["weight"][:, None, None]
-    y = (x - mean) * scale
-    return y if own["bias"] is None else y.add_(own["bias"][:, None, None])
 
 
 def window_of(x: Tensor, rows: Range, columns: Range) -> Tensor:
