@@ -21,6 +21,8 @@ from frugal.data import sources as data_sources
 from frugal.errors import FrugalError
 from frugal.preprocess import preprocess
 from frugal.provenance import new_ulid, source_hash
+from frugal.sft import offered as sft_offered
+from frugal.sft.stems import builds as pair_builds
 
 STARTED = time.time()
 adapter.hand_down(LIBRARY, campaign_id=new_ulid())
@@ -38,6 +40,9 @@ except FrugalError as problem:
 SESSIONS = campaign.sessions(CONFIG)
 # The section `cusnn` with each of the preset's numbers filled in.
 CUSNN = campaign.cusnn(CONFIG)
+# The same of the section `sft`, and where its images are written, once a size.
+SFT = campaign.sft(CONFIG)
+MOSAICS = "data/mosaics"
 LABELS = sorted(CONFIG.devices)
 # The pinned tools, for what they build: without conda a new compiler would go unnoticed.
 TOOLS = hashlib.sha256((REPOSITORY / "envs" / "constraints.txt").read_bytes()).hexdigest()
@@ -45,7 +50,7 @@ TOOLS = hashlib.sha256((REPOSITORY / "envs" / "constraints.txt").read_bytes()).h
 JUDGING_KEYS = {"sessions", "margin_kernel", "margin_end_to_end", "clock_shift_min", "force"}
 SESSION_KEYS = set(type(CONFIG.timing).model_fields) - JUDGING_KEYS
 RAW = f"<results>/raw/{CONFIG.preset}"
-SYSTEM_NAMES = {"cusnn": "cuSNN", "method": "Method"}
+SYSTEM_NAMES = {"cusnn": "cuSNN", "sft": "SFT", "method": "Method"}
 # What of the section `cusnn` each experiment on layers depends on.
 ARM_KEYS = ("batch_sizes", "ours", "baselines", "regimes", "deterministic", "variants")
 LAYER_KEYS = {
@@ -66,9 +71,34 @@ CUSNN_FIGURES = [
     "cusnn_prediction",
     "cusnn_roofline",
 ]
+# What of the section `sft` each of its experiments depends on.
+SFT_CASES = ("networks", "width_divisor", "sizes", "batch_sizes", "precisions", "channels_last", "norms", "inputs", "seed")
+SFT_ARMS = ("methods", "checkpoint_segments", "tiles", "budgets_gib", "host_budget_gib")
+SFT_KEYS = {
+    "steps": (*SFT_CASES, *SFT_ARMS),
+    "memory": (*SFT_CASES, *SFT_ARMS),
+    "largest": (*SFT_CASES, "checkpoint_segments", "host_budget_gib", "caps_gib"),
+    "macs": ("networks", "seed"),
+    "prediction": SFT_CASES,
+    "exactness": ("networks", "norms", "seed"),
+    "training": ("width_divisor", "sizes", "seed"),
+}
+SFT_FIGURES = [
+    "sft_time_vs_size",
+    "sft_max_size",
+    "sft_macs",
+    "sft_pareto",
+    "sft_prediction",
+    "sft_exactness",
+    "sft_tile_rate",
+    "sft_streaming",
+    "sft_trajectory",
+    "sft_kernel",
+]
 METHOD_FIGURES = ["method_equal", "method_noise"]
 FIGURES = [
     *(CUSNN_FIGURES if "cusnn" in CONFIG.systems else []),
+    *(SFT_FIGURES if "sft" in CONFIG.systems else []),
     *(METHOD_FIGURES if "method" in CONFIG.systems else []),
 ]
 
@@ -129,6 +159,12 @@ def kernel_reports(wildcards):
     return [*reports("sparse", sparse), *control_reports(wildcards)]
 
 
+def pair_reports(wildcards):
+    """The kernels that a session of SFT's pairs of layers needs."""
+    built = pair_builds(SFT, CONFIG.kernels.capabilities, described(wildcards))
+    return [*reports("tiled", built), *control_reports(wildcards)]
+
+
 def control_reports(wildcards):
     """The kernels of the controls, which every timing session measures."""
     return reports("control", control_builds(CONFIG.kernels.capabilities, described(wildcards)))
@@ -136,7 +172,12 @@ def control_reports(wildcards):
 
 def described(wildcards):
     """The machine that measures, as its device file says."""
-    with checkpoints.device.get(label=wildcards.label).output[0].open() as file:
+    return machine_of(wildcards.label)
+
+
+def machine_of(label):
+    """The same of a label."""
+    with checkpoints.device.get(label=label).output[0].open() as file:
         return json.load(file)
 
 
@@ -165,6 +206,13 @@ def cusnn_params(*keys):
     return {key: CUSNN[key] for key in ("preset", *keys)}
 
 
+def sft_params(experiment="steps"):
+    """The keys of the section `sft` that an experiment depends on, as a rule's parameter."""
+    timed = {"experiments": [name for name in SFT["experiments"] if name in sft_offered.STEPS]}
+    known = {key: SFT[key] for key in ("preset", *SFT_KEYS[experiment])}
+    return known | timed if experiment in ("steps", "memory") else known
+
+
 def network_plans(wildcards):
     """The measured choices that whole networks run with: on a GPU, where the policy leaves a choice."""
     if CONFIG.cusnn.policy != "auto" or described(wildcards)["device_kind"] != "cuda":
@@ -181,8 +229,8 @@ def timing_threads(wildcards):
 # ---- records and figures ---------------------------------------------------------------------------------------------
 
 
-def raw_files():
-    """Every file of rows that this campaign makes."""
+def raw_files(wildcards):
+    """Every file of rows that this campaign makes; which of SFT's, depends on the machines that measure."""
     files = []
     if "cusnn" in CONFIG.systems:
         if "sparsity" in CONFIG.cusnn.experiments:
@@ -193,6 +241,9 @@ def raw_files():
             experiment=[name for name in campaign.CUSNN_TIMED if name in CONFIG.cusnn.experiments],
             k=range(SESSIONS),
         )
+    if "sft" in CONFIG.systems:
+        for label in LABELS:
+            files += [f"{RAW}/{label}/sft/{name}.parquet" for name in sft_files(machine_of(label)["device_kind"])]
     if "method" in CONFIG.systems:
         files += expand(
             f"{RAW}/{{label}}/method/{{experiment}}/session-{{k}}.parquet",
@@ -201,6 +252,17 @@ def raw_files():
             k=range(SESSIONS),
         )
     return files
+
+
+def sft_files(kind):
+    """SFT's files of rows on a machine of a kind, without their suffix."""
+    timed = [f"steps/{shard}" for shard in sft_offered.shards(SFT, kind)]
+    timed += ["kernels"] if "kernels" in SFT["experiments"] else []
+    counted = [name for name in sft_offered.COUNTED if name in SFT["experiments"]]
+    return [
+        *(f"{name}/session-{k}" for name in timed for k in range(SESSIONS)),
+        *(f"{name}/{shard}" for name in counted for shard in sft_offered.counted_shards(name, SFT, kind)),
+    ]
 
 
 def cusnn_tables():

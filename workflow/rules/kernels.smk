@@ -7,7 +7,7 @@ rule build_kernel:
     log:
         "<logs>/build_kernel/{family}/{variant}.sm_{capability}.log",
     wildcard_constraints:
-        family="sparse|control",
+        family="sparse|tiled|control",
         capability=r"\d{2,3}",
     cache: True
     conda:

@@ -3,7 +3,7 @@
 
 rule aggregate:
     input:
-        raw_files(),
+        raw_files,
     output:
         runs="<results>/runs.parquet",
         measurements="<results>/measurements.parquet",

@@ -15,7 +15,7 @@ from frugal.errors import FrugalError
 from .check import combinations
 from .docs import json_schema, markdown_table, write, yaml_text
 from .errors import ConfigError, problems
-from .expand import CUSNN_TIMED, CaseSpec, batch_sizes, cusnn, expand, networks, sessions, sparsities
+from .expand import CUSNN_TIMED, CaseSpec, batch_sizes, cusnn, expand, networks, sessions, sft, sparsities
 from .models import Config
 from .record import record_json
 
@@ -34,6 +34,7 @@ __all__ = [
     "read",
     "record_json",
     "sessions",
+    "sft",
     "sparsities",
     "write",
     "yaml_text",

@@ -1,8 +1,9 @@
 """What a configuration asks for: the one place where networks, batches and experiments are multiplied."""
 
 from dataclasses import dataclass
+from typing import get_args
 
-from .models import Config
+from .models import Config, SftMethod
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,37 @@ def cusnn(cfg: Config) -> dict[str, object]:
     """The section `cusnn` with the preset's numbers for each null that stands for them, and the preset's name."""
     filled = {"preset": cfg.preset, "batch_sizes": batch_sizes(cfg), "sparsities": sparsities(cfg)}
     return cfg.cusnn.model_dump() | filled
+
+
+# What a null of the section `sft` stands for, by preset (docs/sft.md).
+_SMALL, _LARGE = ["vgg16", "darknet19", "resnet18"], ["vgg16", "darknet19", "resnet50", "unet_small"]
+SFT_PRESETS = {
+    "smoke": {
+        "networks": _SMALL, "width_divisor": 16, "sizes": [256, 512], "precisions": ["fp32"],
+        "budgets_gib": [2**-7], "caps_gib": [2**-5], "tiles": 2,
+        "methods": ["vanilla", "checkpoint", "sft_artifact", "tiled_1seg", "strips", "planned"],
+    },
+    "quick": {
+        "networks": _SMALL, "width_divisor": 4, "sizes": [1024, 2048], "precisions": ["fp32"],
+        "budgets_gib": [0.25], "caps_gib": [0.25, 0.5], "methods": list(get_args(SftMethod)),
+    },
+    "sweep": {
+        "networks": _LARGE, "width_divisor": 1, "sizes": [1024, 2048, 4096, 8192, 10240],
+        "precisions": ["fp32", "bf16"], "budgets_gib": [9.5], "caps_gib": [11.0, 24.0, 40.0, 80.0],
+        "methods": list(get_args(SftMethod)),
+    },
+    "headline": {
+        "networks": _LARGE, "width_divisor": 1, "sizes": [512, 1024, 2048, 3072, 4096, 8192, 10240, 20480],
+        "precisions": ["fp32", "tf32", "bf16"], "budgets_gib": [9.5, 37.0], "caps_gib": [11.0, 24.0, 40.0, 80.0],
+        "methods": list(get_args(SftMethod)),
+    },
+}  # fmt: skip
+
+
+def sft(cfg: Config) -> dict[str, object]:
+    """The section `sft` with the preset's values for each null that stands for them, and the preset's name."""
+    given = {key: value for key, value in cfg.sft.model_dump().items() if value is not None}
+    return {"preset": cfg.preset, "tiles": None, **SFT_PRESETS[cfg.preset], **given}
 
 
 def networks(cfg: Config) -> list[str]:

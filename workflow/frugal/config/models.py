@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Preset = Literal["smoke", "quick", "sweep", "headline"]
 Regime = Literal["cold", "hot", "graph", "graph_rotated", "wall"]
-System = Literal["cusnn", "method"]
+System = Literal["cusnn", "sft", "method"]
 MethodExperiment = Literal["equal", "noise", "energy"]
 Network = Literal["densenet121", "densenet169", "densenet201", "resnet50", "resnet101", "resnet152"]
 Definition = Literal["torchvision_v1.5", "keras_v1"]
@@ -22,6 +22,17 @@ Baseline = Literal[
 ]  # fmt: skip
 Ours = Literal["sparse", "dense_twin", "paper_scheme", "paper_dispatch"]
 CusnnExperiment = Literal["sparsity", "layers", "break_even", "ladder", "networks"]
+SftNetwork = Literal[
+    "vgg16", "vgg16_bn", "darknet19", "darknet19_bn", "resnet18", "resnet34", "resnet50", "unet_small",
+]  # fmt: skip
+SftMethod = Literal[
+    "vanilla", "checkpoint", "checkpoint_blocks", "save_on_cpu", "compile", "activation_budget", "sft_artifact",
+    "tiled_1seg", "tiled", "strips", "planned",
+]  # fmt: skip
+SftExperiment = Literal[
+    "sizes", "pareto", "tile_rate", "streaming", "memory", "largest", "macs", "prediction", "exactness", "training",
+    "kernels",
+]  # fmt: skip
 # What NVVM of CUDA 13 can target.
 Capability = Literal["7.5", "8.0", "8.6", "8.7", "8.8", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"]
 
@@ -259,6 +270,73 @@ class Cusnn(Section):
     """The seed of synthetic weights."""
 
 
+class Sft(Section):
+    """SFT: training on images whose activations do not fit."""
+
+    networks: _list_of(SftNetwork) | None = Field(None, examples=[["vgg16"]])
+    """The networks that are trained; null: vgg16, darknet19 and resnet18 in `smoke` and `quick`, else vgg16, darknet19,
+    resnet50 and unet_small."""
+
+    width_divisor: Literal[1, 4, 8, 16] | None = Field(None, examples=[4])
+    """What the networks' channels are divided by; null: 16 in `smoke`, 4 in `quick`, else 1."""
+
+    sizes: _list_of(Annotated[int, Field(ge=32, multiple_of=32)]) | None = Field(None, examples=[[1024, 2048]])
+    """Sides of the square images, in pixels, multiples of 32; null: 256 and 512 in `smoke`, 1024 and 2048 in `quick`,
+    up to 10240 in `sweep`, and the published ones up to 20480 in `headline`."""
+
+    batch_sizes: _list_of(Positive) = Field([1], examples=[[1, 2]])
+    """Images in one step."""
+
+    methods: _list_of(SftMethod) | None = Field(None, examples=[["vanilla", "planned"]])
+    """Ways to train (docs/sft.md); null: in `smoke` those that a first look needs, else all that the device has."""
+
+    checkpoint_segments: Annotated[int, Field(ge=2, le=20)] = Field(5, examples=[5])
+    """Into how many segments the method `checkpoint` cuts a chain."""
+
+    tiles: Positive | None = Field(None, examples=[8])
+    """Tiles on a side of `sft_artifact` and `tiled_1seg`; null: 2 in `smoke`, else what was published for a size: 4,
+    from 4096 pixels on 8, from 10240 on 16, from 20480 on 32."""
+
+    precisions: _list_of(Literal["fp32", "tf32", "bf16"]) | None = Field(None, examples=[["fp32"]])
+    """`bf16` is autocast; null: fp32 in `smoke` and `quick`, fp32 and bf16 in `sweep`, all in `headline`, and on a CPU
+    fp32 alone."""
+
+    channels_last: Literal["auto", "on", "off", "both"] = Field("auto", examples=["both"])
+    """The layout of networks and images: `auto` is channels-last for bf16 alone."""
+
+    norms: Literal["frozen", "train"] = Field("frozen", examples=["train"])
+    """Whether batch norms use their running statistics or those of the image; `training` always takes the image's."""
+
+    inputs: _list_of(Literal["device", "host"]) = Field(["device"], examples=[["device", "host"]])
+    """Where the image lies before a step: on the device, or in main memory, from where each method brings it."""
+
+    budgets_gib: _list_of(Annotated[float, Field(gt=0)]) | None = Field(None, examples=[[9.5, 37.0]])
+    """What the planned methods may use, in GiB; null: 8 MiB in `smoke`, 0.25 in `quick`, 9.5 in `sweep`, 9.5 and 37 in
+    `headline`."""
+
+    host_budget_gib: Annotated[float, Field(ge=0)] = Field(0.0, examples=[64.0])
+    """Pinned main memory that plans may use besides, in GiB."""
+
+    caps_gib: _list_of(Annotated[float, Field(gt=0)]) | None = Field(None, examples=[[11.0, 24.0]])
+    """The memory under which `largest` searches, in GiB; null: 32 MiB in `smoke`, 0.25 and 0.5 in `quick`, else 11, 24,
+    40 and 80."""
+
+    experiments: _list_of(SftExperiment) = Field(
+        [
+            "sizes", "pareto", "tile_rate", "streaming", "memory", "largest", "macs", "prediction", "exactness",
+            "training", "kernels",
+        ],
+        examples=[["sizes", "memory"]],
+    )  # fmt: skip
+    """`sizes`: the time of a step by the image's size; `pareto`: time against memory; `tile_rate`: pixels per second by
+    the tile's size; `streaming`: images in main memory; `memory`: peaks of each method; `largest`: the largest image
+    under a cap; `macs`: multiply-adds of each schedule; `prediction`: predicted against measured; `exactness`: errors
+    against float64; `training`: the loss over steps; `kernels`: two layers in one kernel."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(0, examples=[0])
+    """The seed of the networks' weights and of the targets."""
+
+
 class Method(Section):
     """The method measured by itself: whether equal implementations come out equal, and how much noise there is."""
 
@@ -300,6 +378,7 @@ class Config(Section):
     data: Data = Field(Data(), examples=[{"n_images": 32}])
     kernels: Kernels = Field(Kernels(), examples=[{"capabilities": ["9.0"]}])
     cusnn: Cusnn = Field(Cusnn(), examples=[{"networks": ["resnet50"]}])
+    sft: Sft = Field(Sft(), examples=[{"networks": ["vgg16"]}])
     method: Method = Field(Method(), examples=[{"experiments": ["noise"]}])
 
     pathvars: dict[str, str] | None = Field(None, examples=[{"results": "results"}])

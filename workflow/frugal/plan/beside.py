@@ -14,6 +14,7 @@ from frugal.cusnn.convolutions import convolutions
 from frugal.data import sources
 from frugal.doctor.reach import groups
 from frugal.preprocess import preprocess
+from frugal.sft.stems import builds as pair_builds
 
 from .minutes import Span
 
@@ -29,7 +30,7 @@ JOB_S = {
     "compare": 4.0,
     "figure": 6.0,
 }
-FIGURES = {"cusnn": 11, "method": 2}  # of frugal.figures.NAMES, which imports matplotlib; a test compares
+FIGURES = {"cusnn": 11, "sft": 10, "method": 2}  # of frugal.figures.NAMES, which imports matplotlib; a test compares
 BUILT_BYTES = 100_000  # of one kernel: PTX, cubin, report
 FIGURE_BYTES = 600_000  # PNG, SVG, PDF
 SAMPLE_BYTES = 15  # of a row of `samples` in a compressed file, of which there are two: a job's, and the table
@@ -44,6 +45,7 @@ def jobs(cfg: Config, devices: Mapping[str, Mapping[str, object]]) -> dict[str, 
         for device in devices.values()
         for found in (
             sparse_builds(config.cusnn(cfg), cfg.kernels.capabilities, device) if "cusnn" in cfg.systems else (),
+            pair_builds(config.sft(cfg), cfg.kernels.capabilities, device) if "sft" in cfg.systems else (),
             control_builds(cfg.kernels.capabilities, device),
         )
         for pair in found

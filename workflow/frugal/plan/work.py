@@ -12,8 +12,18 @@ from frugal.controls import wanted
 from frugal.cusnn import network_offered, shapes
 from frugal.cusnn.convolutions import convolutions, measured
 from frugal.cusnn.offered import BASELINES, ONE_REGIME, OURS, PAPER, arms, ladder, one_regime
+from frugal.sft import offered, stems
 from frugal.timing.design import Design
 from kernels.sparse.shape import ConvShape
+from kernels.tiled import PairShape
+
+# SFT's networks: (multiply-adds of a forward pass, bytes that an untiled float32 step keeps) for a pixel. A test
+# compares them with frugal.memory.MacCounter and frugal.sft.saved_bytes.
+SFT_PIXEL = {
+    "vgg16": (305_856, 1456), "vgg16_bn": (305_856, 2536), "darknet19": (55_624, 558), "darknet19_bn": (55_624, 918),
+    "resnet18": (36_144, 442), "resnet34": (73_008, 642), "resnet50": (81_458, 1712), "unet_small": (35_408, 784),
+}  # fmt: skip
+RECOMPUTED = 1.5  # what an arm does on average, in untiled steps
 
 # Regimes that a design may name; on a CPU only our loops have a graph, and nothing has rotated buffers.
 _EVERYWHERE = ("cold", "hot", "wall")
@@ -56,7 +66,7 @@ def design_of(cfg: Config) -> Design:
 
 def of_system(name: str, cfg: Config, kind: str) -> Work:
     """What one system of the configuration measures, on a device of this kind (`cpu` or `cuda`)."""
-    return {"cusnn": cusnn, "method": method}[name](cfg, kind)
+    return {"cusnn": cusnn, "sft": sft, "method": method}[name](cfg, kind)
 
 
 def cusnn(cfg: Config, kind: str) -> Work:
@@ -157,6 +167,57 @@ def _timed(name: str, regimes: Sequence[str], kind: str) -> tuple[str, ...]:
     if kind == "cuda":
         return tuple(r for r in regimes if name not in PAPER or r in OURS["cuda"][name])
     return tuple(r for r in regimes if r in _EVERYWHERE or (r == "graph" and name in OURS["cpu"]))
+
+
+def sft(cfg: Config, kind: str) -> Work:
+    """Its shards of timed steps, each a session's job, the pairs of layers, and the jobs that time nothing.
+
+    A step's arithmetic and bytes are reckoned from what its network does for a pixel.
+    """
+    ours = config.sft(cfg)
+    experiments = {
+        shard: [_step(experiment, subject, ours, kind) for experiment, subject in offered.of_shard(shard, ours, kind)]
+        for shard in offered.shards(ours, kind)
+    }
+    if "kernels" in ours["experiments"]:
+        experiments["kernels"] = [
+            _pair(precision, shape, kind) for _, precision, shape in stems.pairs(cfg.preset, kind)
+        ]
+    counted = [name for name in offered.COUNTED if name in ours["experiments"]]
+    return Work(
+        system="sft",
+        experiments=experiments,
+        side_jobs=sum(len(offered.counted_shards(name, ours, kind)) for name in counted),
+    )
+
+
+def _step(experiment: str, subject: offered.Subject, ours: Mapping[str, object], kind: str) -> Case:
+    macs, saved = (SFT_PIXEL[subject.network][i] for i in (0, 1))
+    pixels = subject.batch * subject.h * subject.w
+    arms_of = {
+        "sizes": len(offered.methods(ours, subject, kind)),
+        "pareto": offered.pareto_count(ours, 0),
+        "tile_rate": 1 + len(offered.rate_tiles(ours, subject)),
+        "streaming": 1 + len(offered.PREFETCHES),
+    }
+    return Case(
+        arms=(("wall",),) * arms_of[experiment],
+        flop=RECOMPUTED * 2.0 * 3 * macs * pixels / subject.width_divisor**2,
+        bytes=2.0 * saved * pixels / subject.width_divisor,
+        memory_bytes=saved * pixels / subject.width_divisor,
+    )
+
+
+def _pair(precision: str, shape: PairShape, kind: str) -> Case:
+    moved = float(sum(shape.bytes().values()))
+    regimes = ("graph", "wall") if kind == "cuda" else ("wall",)
+    names = stems.arms(precision, kind)
+    return Case(
+        arms=(regimes,) * len(names),
+        flop=2.0 * sum(shape.macs),
+        bytes=moved,
+        memory_bytes=moved * (len(names) + 4),
+    )
 
 
 def method(cfg: Config, kind: str) -> Work:

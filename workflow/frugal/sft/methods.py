@@ -14,7 +14,7 @@ segmented methods (STREAMING) bring window after window to the device, all other
 | `compile` | | torch.compile |
 | `sft_artifact` | tiles | the published schedule, n × n tiles |
 | `tiled_1seg` | tiles | one segment of n × n disjoint output tiles with a single halo |
-| `tiled`, `strips`, `planned` | budget_bytes, host_budget_bytes, input | the planner's: tiles, strips, the cheapest |
+| `tiled`, `strips`, `planned` | budget_bytes, host_budget_bytes, resident_bytes, input | the planner's schedule |
 
 With batch norm in training mode the methods that recompute through torch change running statistics twice a step.
 """
@@ -175,10 +175,12 @@ def planned(
     *,
     budget_bytes: int,
     host_budget_bytes: int = 0,
+    resident_bytes: int = 0,
     input: str = "device",
     allow: Sequence[str] = ("store", "tiles", "strips"),
 ) -> Forward:
-    """input: where the images are, on the `device`, within the budget, or in main memory (`host`).
+    """input: where the images are, on the `device`, within the budget, or in main memory (`host`). resident_bytes: of
+    the budget, what else lives on the device, such as the optimiser's state.
 
     Raises BudgetError, with the smallest budget that works, where nothing fits, and SftError for another input.
     """
@@ -194,6 +196,7 @@ def planned(
         autocast=setup.autocast,
         channels_last=setup.channels_last,
         image_on_device=input == "device",
+        resident_bytes=resident_bytes,
         host_budget_bytes=host_budget_bytes,
         allow=tuple(allow),
     )
