@@ -72,7 +72,17 @@ CUSNN_FIGURES = [
     "cusnn_roofline",
 ]
 # What of the section `sft` each of its experiments depends on.
-SFT_CASES = ("networks", "width_divisor", "sizes", "batch_sizes", "precisions", "channels_last", "norms", "inputs", "seed")
+SFT_CASES = (
+    "networks",
+    "width_divisor",
+    "sizes",
+    "batch_sizes",
+    "precisions",
+    "channels_last",
+    "norms",
+    "inputs",
+    "seed",
+)
 SFT_ARMS = ("methods", "checkpoint_segments", "tiles", "budgets_gib", "host_budget_gib")
 SFT_KEYS = {
     "steps": (*SFT_CASES, *SFT_ARMS),
