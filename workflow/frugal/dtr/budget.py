@@ -229,11 +229,11 @@ class Budget:
         """The costs in use, for a Budget that is to take the same decisions."""
         return self._specs.table()
 
-    def log(self) -> Any:
-        """The log of the block so far (`frugal.dtr.Log`). DtrError without capture=True."""
+    def log(self, **metadata: str) -> Any:
+        """The log of the block so far (`frugal.dtr.Log`), with metadata. DtrError without capture=True."""
         if self.runtime.recorder is None:
             raise DtrError("this Budget records no log: make it with capture=True")
-        return self.runtime.recorder.log()
+        return self.runtime.recorder.log(**metadata)
 
     def trace(self) -> str:
         """The decisions so far, as the simulator writes them (C, R, E, D). DtrError without capture=True."""

@@ -18,7 +18,7 @@ from frugal.dtr.errors import LogError
 from frugal.dtr.logs import KINDS, Log
 
 COMPUTE, GET, RELEASE, PIN = range(4)  # `Graph.action`
-_CONSTANT, _CALL, _MUTATE, _COPY, _COPY_FROM, _RELEASE = range(len(KINDS))
+_CONSTANT, _CALL, _MUTATE, _COPY, _COPY_FROM, _RELEASE, _PIN = range(len(KINDS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +170,7 @@ def _lower(
             fits = fits and n_results >= 1 and n_sizes == n_results and n_aliases == n_results
         elif what == _MUTATE:
             fits = n_mutated >= 1 and n_results == 0
-        elif what == _RELEASE:
+        elif what in (_RELEASE, _PIN):
             fits = fits and n_args == 1 and n_results == 0
         else:
             fits = fits and n_args == 1 and n_results == 1
@@ -193,6 +193,10 @@ def _lower(
                 break
         if code:
             break
+        if what == _PIN:
+            action[steps], target[steps] = PIN, denotes[args[args_ptr[row]]]
+            steps += 1
+            continue
         for i in range(results_ptr[row], results_ptr[row + 1]):
             name = results[i]
             if what == _COPY_FROM:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "1.0"  # major: refused at reading; minor: columns added
 VERSION_KEY, TABLE_KEY, TABLE = b"schema_version", b"frugal.table", b"dtrlog"
 
-KINDS = ("constant", "call", "mutate", "copy", "copy_from", "release")
+KINDS = ("constant", "call", "mutate", "copy", "copy_from", "release", "pin")
 PHASES = ("forward", "backward", "optimiser")
 
 SCHEMA = pa.schema(
@@ -61,7 +61,8 @@ class Instruction(NamedTuple):
     call: an operator that reads `args` and makes `results`, in `cost_ns`; result i has `sizes[i]` bytes of its own, or
     is a view of argument `aliases[i]` (-1: of none). mutate: an operator that writes `args[p]` for p in `mutated`.
     copy: `results[0]` is a new name for `args[0]`'s tensor. copy_from: the known name `results[0]` now denotes
-    `args[0]`'s tensor. release: the program drops the name `args[0]`.
+    `args[0]`'s tensor. release: the program drops the name `args[0]`. pin: `args[0]`'s tensor is made if it is not
+    there, and stays, since its memory was handed out (the published format has no such line).
     workspace_bytes, shapes and dtypes (of the results), random, batch_norm, module: None where not recorded.
     """
 

@@ -145,8 +145,8 @@ class Policy:
             cost = score / weight if weight else inf
             if cost <= best:
                 best, victim = cost, storage
-                if cost == 0:
-                    break
+            if cost == 0:
+                break
         return victim
 
     def _candidates(self) -> dict[Storage, None] | list[Storage]:

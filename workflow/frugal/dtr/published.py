@@ -191,6 +191,8 @@ def lines_of(log: Log) -> Iterator[str]:
 def _objects(row: Instruction) -> Iterator[dict[str, object]]:
     args, results = [f"x{name}" for name in row.args], [f"x{name}" for name in row.results]
     match row.instr:
+        case "pin":
+            return  # the published format has no such line
         case "release":
             yield {"INSTRUCTION": "RELEASE", "NAME": args[0]}
         case "copy" | "copy_from":

@@ -176,13 +176,13 @@ class Replay(Room):
         order = outputs if len(outputs) == 1 else [*(node for node in outputs if node is not wanted), wanted]
         new = []
         for node, out in zip(outputs, outs, strict=True):
-            if node.value is None:
+            if node.value is None and node.storage.handed is None:
                 node.value = out
             elif node.storage.root_id == node.id:
                 self.mem -= node.storage.size
         for node in order:
             storage = node.storage
-            if not storage.material:
+            if not storage.material and storage.handed is None:
                 storage.material = True
                 new.append(storage)
         pool = self.policy.pool

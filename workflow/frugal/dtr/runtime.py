@@ -87,7 +87,7 @@ class Runtime(Replay):
             return op, result
         self._into_graph(op, spec)
         for node in op.outputs:
-            if not node.storage.material:
+            if node.storage.root_id == node.id:
                 self.policy.waits(node.storage)
         for node in inputs:
             node.storage.score = None
@@ -109,12 +109,11 @@ class Runtime(Replay):
 
     def wrap(self, node: Node, name: int | None = None) -> Managed:
         """A wrapper of a node that is defined now."""
-        handle = Handle(self, node, node.name if name is None else name)
-        storage = node.storage
+        value, storage = node.value, node.storage
+        handle = Handle(self, node, node.name if name is None else name, value.storage_offset())
         storage.refs += 1
         storage.handles.append(weakref.ref(handle))
-        value = node.value
-        return wrapper(handle, value.shape, value.stride(), value.storage_offset(), value.dtype, value.device)
+        return wrapper(handle, value.shape, value.stride(), value.dtype, value.device)
 
     def _blind(self, op: Op, key: tuple) -> object:
         """First run of a key whose outputs are not known: inputs held, room made by a bound, and learned from it."""
@@ -208,10 +207,10 @@ class Runtime(Replay):
         name = self.new_name()
         if self.recorder is not None:
             self.recorder.copy(tensor.handle.name, name)
-        handle = Handle(self, node, name)
+        handle = Handle(self, node, name, tensor.storage_offset())
         node.storage.refs += 1
         node.storage.handles.append(weakref.ref(handle))
-        return wrapper(handle, tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.device)
+        return wrapper(handle, tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
 
     def _once(self, operator: Operator, recipe: list, named: dict, inputs: list[Node]) -> object:
         """An operator that must not run again, or that makes no tensor: its results stay as constants."""
@@ -311,6 +310,7 @@ class Runtime(Replay):
         storage.nodes.append(node)
         if self.recorder is not None:
             self.recorder.constant(node)
+            self.trace.append(f"C{node.id};")
         return node
 
     def writable(self, node: Node) -> Node:

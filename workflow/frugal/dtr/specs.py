@@ -107,6 +107,9 @@ class Specs:
         return key_text(name, self._spelled(parts))
 
     def _spelled(self, parts: Sequence[object]) -> tuple:
+        """Geometries are whole numbers in a key; other arguments stand behind an empty string."""
+        if len(parts) == 2 and parts[0] == "":
+            return (parts[1],)
         return tuple(
             self.geometries[part] if type(part) is int else self._spelled(part) if type(part) is tuple else part
             for part in parts

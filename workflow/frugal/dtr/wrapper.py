@@ -20,14 +20,15 @@ _make = torch.Tensor._make_wrapper_subclass  # type: ignore[attr-defined]
 
 
 class Handle:
-    """What a wrapper stands for; its death is the wrapper's, and releases the tensor."""
+    """What a wrapper stands for; its death is the wrapper's, and releases the tensor. offset: in its storage."""
 
-    __slots__ = ("__weakref__", "name", "node", "runtime")
+    __slots__ = ("__weakref__", "name", "node", "offset", "runtime")
 
-    def __init__(self, runtime: Runtime, node: Node, name: int) -> None:
+    def __init__(self, runtime: Runtime, node: Node, name: int, offset: int) -> None:
         self.runtime = runtime
         self.node = node
         self.name = name
+        self.offset = offset
 
     def __del__(self) -> None:
         self.runtime.drop(self.node, self.name)
@@ -77,10 +78,10 @@ class Managed(torch.Tensor):
         return self.handle.runtime.peek(self).clone()
 
 
-def wrapper(handle: Handle, shape: tuple, strides: tuple, offset: int, dtype: torch.dtype, device: Any) -> Managed:
+def wrapper(handle: Handle, shape: tuple, strides: tuple, dtype: torch.dtype, device: Any) -> Managed:
     """A new wrapper of a given geometry."""
     made = _make(
-        Managed, shape, strides=strides, storage_offset=offset, dtype=dtype, layout=torch.strided, device=device
+        Managed, shape, strides=strides, storage_offset=handle.offset, dtype=dtype, layout=torch.strided, device=device
     )
     made.handle = handle
     return made

@@ -101,31 +101,22 @@ def _on_a_copy(
             raise Unsupported(
                 f"{operator.name} writes a tensor that has views of other dtypes: write to a clone", op=operator.name
             )
-    offsets = {handle: _offset(runtime, handle.node) for handle in handles}
     count = storage.size // dtype.itemsize
     run = _copying(operator.run, position, count)
-    whole = (f"copy+{operator.name}", (*key, storage.size))
+    whole = (f"copy+{operator.name}", (*key, ("", storage.size)))
     if whole not in runtime.specs.known:
         meta = runtime.specs.number((count,), (1,), dtype, storage.device)
         runtime.specs.given(whole, run, recipe, named, inputs, [Out(storage.size, -1, meta, storage.device)])
     op, _ = runtime.call(operator, run, recipe, named, inputs, whole)
     root = op.outputs[0]
-    made: dict[Node, Node] = {}
     for handle in handles:
-        node = handle.node
-        if node not in made:
-            shape, strides, _, _ = runtime.specs.geometries[node.meta]
-            view = [root, list(shape), list(strides), offsets[handle]]
-            name = ("aten.as_strided.default", (root.meta, shape, strides, offsets[handle]))
-            made[node] = runtime.call(describe(_as_strided), _as_strided, view, {}, [root], name)[0].outputs[0]
-        runtime.rebind(handle, made[node])
+        shape, strides, _, _ = runtime.specs.geometries[handle.node.meta]
+        view = [root, list(shape), list(strides), handle.offset]
+        name = ("aten.as_strided.default", (root.meta, ("", (shape, strides, handle.offset))))
+        moved, _ = runtime.call(describe(_as_strided), _as_strided, view, {}, [root], name)
+        runtime.rebind(handle, moved.outputs[0])
     if runtime.recorder is not None:
         runtime.recorder.release(root.name)
-
-
-def _offset(runtime: Runtime, node: Node) -> int:
-    with runtime.held([node]):
-        return node.value.storage_offset()
 
 
 def _copying(run: Callable, position: int, count: int) -> Callable:
