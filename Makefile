@@ -63,8 +63,8 @@ lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m frugal.docs --check
 
-test: $(STAMP) lint ## lint and tests (16 minutes on 2 cores)
-	$(BIN)/pytest $(ARGS)
+test: $(STAMP) lint ## lint and tests, two at a time (20 minutes on 2 cores)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 test-smoke: $(STAMP) ## the whole default campaign from an empty folder
 	$(BIN)/pytest -m smoke $(ARGS)
