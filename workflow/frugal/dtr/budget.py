@@ -27,7 +27,7 @@ from frugal.dtr.runtime import Runtime
 from frugal.dtr.settings import Settings
 from frugal.dtr.sizes import parse_bytes
 from frugal.dtr.specs import Specs
-from frugal.dtr.sweep import close, sweep
+from frugal.dtr.forget import close, sweep
 from frugal.dtr.wrapper import Enter, Leave, Managed
 
 # name -> (numerator, denominator) of frugal.dtr.policy
