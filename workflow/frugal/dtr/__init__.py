@@ -18,6 +18,7 @@ _PLACES = {
     "Instruction": "frugal.dtr.logs",
     "Log": "frugal.dtr.logs",
     "LogError": "frugal.dtr.errors",
+    "MinBudget": "frugal.dtr.minbudget",
     "ReplayError": "frugal.dtr.errors",
     "Report": "frugal.dtr.report",
     "Roofline": "frugal.dtr.costs",
@@ -26,9 +27,12 @@ _PLACES = {
     "ThrashError": "frugal.dtr.errors",
     "Unsupported": "frugal.dtr.errors",
     "budgeted_step": "frugal.dtr.budget",
+    "capture_log": "frugal.dtr.capture",
     "chain": "frugal.dtr.logs",
+    "minimum_budget": "frugal.dtr.minbudget",
     "read_log": "frugal.dtr.logs",
     "simulate": "frugal.dtr.sim",
+    "sweep": "frugal.dtr.grid",
 }
 
 __all__ = sorted(_PLACES)

@@ -104,7 +104,7 @@ def simulate(
     Raises ValueError for arguments that make no sense together.
     """
     chosen = find(heuristic)
-    _refuse(chosen, dealloc, e_star, proof)
+    refuse(chosen, dealloc, e_star, proof)
     bytes_ = budget_of(log, budget, ratio)
     baseline = log.baseline()
     limit = remat_limit(baseline.compute, overhead_limit)
@@ -141,7 +141,8 @@ def remat_limit(compute: int, overhead_limit: float) -> int:
     return int(min(compute * (overhead_limit - 1), UNLIMITED)) if compute else UNLIMITED
 
 
-def _refuse(heuristic: Heuristic, dealloc: str, e_star: str, proof: bool) -> None:
+def refuse(heuristic: Heuristic, dealloc: str, e_star: str, proof: bool = False) -> None:
+    """Raise ValueError for options that are not known, or not allowed with a heuristic."""
     if dealloc not in DEALLOCS:
         raise ValueError(f"dealloc={dealloc!r} is not known: one of {', '.join(DEALLOCS)}")
     if e_star not in E_STARS:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import numba
 
+from frugal.dtr import sim_state as k
 from frugal.dtr.sim_evict import DROPPED, evict, lock, set_waiting, unlock
-from frugal.dtr.sim_state import (
-    BANISHED, CHILD_LEN, CHILD_PTR, FWD_LEN, FWD_PTR, LOCKS, MATERIAL, MEMBER_LEN, MEMBER_PTR, OPTIONS, PARENT_LEN,
-    PARENT_PTR, PINNED, REFS, REV_LEN, REV_PTR, STORAGE, WAITING,
-)  # fmt: skip
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _drop(values, first, length, value):
     """Take the first occurrence of a value out of values[first : first + length]; returns the new length."""
     for i in range(first, first + length):
@@ -26,42 +23,42 @@ def _drop(values, first, length, value):
     return length
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(**k.OPTIONS)
 def try_banish(m, s):
     """Banish a storage that nobody refers to and nothing waits for."""
     st, tt = m.st, m.tt
-    if st[s, REFS] > 0 or st[s, WAITING] > 0 or st[s, BANISHED]:
+    if st[s, k.REFS] > 0 or st[s, k.WAITING] > 0 or st[s, k.BANISHED]:
         return
-    if st[s, MATERIAL]:
-        st[s, LOCKS] = 0
+    if st[s, k.MATERIAL]:
+        st[s, k.LOCKS] = 0
         evict(m, s, DROPPED)
-    for i in range(st[s, MEMBER_PTR], st[s, MEMBER_PTR] + st[s, MEMBER_LEN]):
+    for i in range(st[s, k.MEMBER_PTR], st[s, k.MEMBER_PTR] + st[s, k.MEMBER_LEN]):
         t = m.member[i]
-        for j in range(tt[t, PARENT_PTR], tt[t, PARENT_PTR] + tt[t, PARENT_LEN]):
+        for j in range(tt[t, k.PARENT_PTR], tt[t, k.PARENT_PTR] + tt[t, k.PARENT_LEN]):
             p = m.parent[j]
-            of = tt[p, STORAGE]
+            of = tt[p, k.STORAGE]
             if of != s:
                 set_waiting(m, of, t, False)
-                tt[p, CHILD_LEN] = _drop(m.child, tt[p, CHILD_PTR], tt[p, CHILD_LEN], t)
-                st[of, FWD_LEN] = _drop(m.fwd, st[of, FWD_PTR], st[of, FWD_LEN], s)
-        for j in range(tt[t, CHILD_PTR], tt[t, CHILD_PTR] + tt[t, CHILD_LEN]):
+                tt[p, k.CHILD_LEN] = _drop(m.child, tt[p, k.CHILD_PTR], tt[p, k.CHILD_LEN], t)
+                st[of, k.FWD_LEN] = _drop(m.fwd, st[of, k.FWD_PTR], st[of, k.FWD_LEN], s)
+        for j in range(tt[t, k.CHILD_PTR], tt[t, k.CHILD_PTR] + tt[t, k.CHILD_LEN]):
             c = m.child[j]
-            of = tt[c, STORAGE]
+            of = tt[c, k.STORAGE]
             if of != s:
-                tt[c, PARENT_LEN] = _drop(m.parent, tt[c, PARENT_PTR], tt[c, PARENT_LEN], t)
-                st[of, REV_LEN] = _drop(m.rev, st[of, REV_PTR], st[of, REV_LEN], s)
-                if not st[of, PINNED]:
+                tt[c, k.PARENT_LEN] = _drop(m.parent, tt[c, k.PARENT_PTR], tt[c, k.PARENT_LEN], t)
+                st[of, k.REV_LEN] = _drop(m.rev, st[of, k.REV_PTR], st[of, k.REV_LEN], s)
+                if not st[of, k.PINNED]:
                     lock(m, of)
-                    st[of, PINNED] = 1
-    st[s, BANISHED] = 1
+                    st[of, k.PINNED] = 1
+    st[s, k.BANISHED] = 1
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(**k.OPTIONS)
 def after_operator(m, t, first, end):
     """Undo the locks on the inputs of `t`, whose operator made the tensors `first` … `end` - 1, and banish."""
     at = 0
-    while at < m.tt[t, PARENT_LEN]:
-        s = m.tt[m.parent[m.tt[t, PARENT_PTR] + at], STORAGE]
+    while at < m.tt[t, k.PARENT_LEN]:
+        s = m.tt[m.parent[m.tt[t, k.PARENT_PTR] + at], k.STORAGE]
         unlock(m, s)
         for out in range(first, end):
             set_waiting(m, s, out, False)

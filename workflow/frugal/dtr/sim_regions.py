@@ -13,10 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from frugal.dtr import sim_state as k
 from frugal.dtr.sim_pool import set_numerator
-from frugal.dtr.sim_state import (
-    ACCESSES, FWD_LEN, FWD_PTR, KIND, MATERIAL, OPTIONS, REGIONS, REV_LEN, REV_PTR, C,
-)  # fmt: skip
 
 _INTERIOR, _FRONTIER = 0, 1
 _COMPUTE, _BEGIN, _END = range(3)  # columns of State.region
@@ -32,16 +30,16 @@ def _lowest_bit(typing_context, word):
     return types.int64(types.uint64), generate
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(**k.OPTIONS)
 def update_numerator(m, s):
     """c + E, or c + the evicted ancestors' costs."""
-    total = m.st[s, C] + m.region[1, s, _COMPUTE]
-    if m.n[KIND] == REGIONS:
+    total = m.st[s, k.C] + m.region[1, s, _COMPUTE]
+    if m.n[k.KIND] == k.REGIONS:
         total += m.region[0, s, _COMPUTE]
     set_numerator(m, s, float(total))
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(forceinline=True, **k.OPTIONS)
 def _clear(m, d, s):
     for word in range(m.region[d, s, _BEGIN], m.region[d, s, _END]):
         m.bits[d, _INTERIOR, s, word] = 0
@@ -51,13 +49,13 @@ def _clear(m, d, s):
     m.region[d, s, _END] = 0
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(**k.OPTIONS)
 def rebuild(m, base, d):
     """Search a region anew."""
     n, st, stack = m.n, m.st, m.stack
     _clear(m, d, base)
     interior, frontier = m.bits[d, _INTERIOR, base], m.bits[d, _FRONTIER, base]
-    edges, ptr, count = (m.fwd, FWD_PTR, FWD_LEN) if d == 0 else (m.rev, REV_PTR, REV_LEN)
+    edges, ptr, count = (m.fwd, k.FWD_PTR, k.FWD_LEN) if d == 0 else (m.rev, k.REV_PTR, k.REV_LEN)
     first, last, compute, accesses = m.bits.shape[3], 0, 0, 0
     stack[0], depth = base, 1
     while depth:
@@ -68,22 +66,22 @@ def rebuild(m, base, d):
         for i in range(begin, begin + length):
             other = edges[i]
             word, bit = other >> 6, numba.uint64(1) << numba.uint64(other & 63)
-            if st[other, MATERIAL]:
+            if st[other, k.MATERIAL]:
                 if other != base:
                     frontier[word] |= bit
                     first, last = min(first, word), max(last, word + 1)
             elif not interior[word] & bit:
                 interior[word] |= bit
                 first, last = min(first, word), max(last, word + 1)
-                compute += st[other, C]
+                compute += st[other, k.C]
                 stack[depth] = other
                 depth += 1
-    n[ACCESSES] += accesses
+    n[k.ACCESSES] += accesses
     m.region[d, base, _COMPUTE], m.region[d, base, _BEGIN], m.region[d, base, _END] = compute, first, last
     update_numerator(m, base)
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(**k.OPTIONS)
 def materialised(m, fresh):
     """Search anew what an operator changed that made the storages `fresh` material."""
     scratch = m.bits.shape[2] - 1
@@ -106,7 +104,7 @@ def materialised(m, fresh):
                 left &= left - numba.uint64(1)
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(**k.OPTIONS)
 def evicted(m, s):
     """Let the regions that end at a storage go on through it, and clear its own."""
     for d in range(2):
@@ -119,12 +117,12 @@ def evicted(m, s):
     _clear(m, 1, s)
 
 
-@numba.njit(**OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _absorb(m, d, into, s):
     """Join the region of the evicted storage `s` to that of `into`; what is new there is counted, and `s`."""
     interior, frontier = m.bits[d, _INTERIOR, into], m.bits[d, _FRONTIER, into]
     begin, end = m.region[d, s, _BEGIN], m.region[d, s, _END]
-    compute, accesses = m.st[s, C], 1
+    compute, accesses = m.st[s, k.C], 1
     for word in range(begin, end):
         frontier[word] |= m.bits[d, _FRONTIER, s, word]
         left = m.bits[d, _INTERIOR, s, word] & ~interior[word]
@@ -133,11 +131,11 @@ def _absorb(m, d, into, s):
             other = 64 * word + _lowest_bit(left)
             left &= left - numba.uint64(1)
             accesses += other != s
-            compute += m.st[other, C] if other != s else 0
+            compute += m.st[other, k.C] if other != s else 0
     word, bit = s >> 6, numba.uint64(1) << numba.uint64(s & 63)
     frontier[word] &= ~bit
     interior[word] |= bit
-    m.n[ACCESSES] += accesses
+    m.n[k.ACCESSES] += accesses
     m.region[d, into, _COMPUTE] += compute
     m.region[d, into, _BEGIN] = min(m.region[d, into, _BEGIN], begin, word)
     m.region[d, into, _END] = max(m.region[d, into, _END], end, word + 1)

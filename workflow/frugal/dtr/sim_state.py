@@ -16,8 +16,8 @@ from frugal.dtr.graph import Graph
 (
     CLOCK, MEM, BUDGET, MAX_MEM, MODEL, REMAT, LIMIT, MODE, OPS, EVICTIONS, EAGER, REMATS, EVALS, ACCESSES, EVENTS,
     DEPTH, SHORT, NEED, FAILED, POOL_END, POOL_LIVE, STAMP, NODES, DIRTY_COUNT, STALE_ALL, PERIOD, POOL_ACCESSES,
-    RANDOM_AT, KIND, SIZED, STALE, PROOF, STATUS, E_STAR, ON_DEMAND,
-) = range(35)  # fmt: skip
+    RANDOM_AT, KIND, SIZED, STALE, PROOF, STATUS, E_STAR, ON_DEMAND, SOURCES,
+) = range(36)  # fmt: skip
 
 # Columns of `State.st`, a row a storage. POSITION: in the pool, -1 outside. FWD, REV: edges to storages of children and
 # of parents, from the ..._PTR on, ..._LEN of them so far. CHECKED: the period in which its numerator was computed.
@@ -42,7 +42,7 @@ MAINTAINED, LAZY, CACHED = range(3)
 
 # Of everything that is compiled here. No reference counts (`_nrt`): nothing is allocated inside, and counting the
 # arrays of a State up and down at every call took 15 times as long as the simulation.
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 
 class State(NamedTuple):
@@ -122,7 +122,7 @@ def new_state(
     words = (storages + 63) // 64 if regions else 0
     edges = static.edges
     return State(
-        n=np.zeros(35, np.int64),
+        n=np.zeros(36, np.int64),
         st=static.st.copy(),
         tt=static.tt.copy(),
         op=static.op,
