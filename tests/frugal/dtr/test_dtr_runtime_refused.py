@@ -286,3 +286,46 @@ def test_a_table_of_costs_must_be_one(tmp_path):
 )
 def test_budgets_are_read(given, expected):
     assert parse_bytes(given) == expected
+
+
+def test_a_budget_that_worked_is_named_and_time_is_accounted_for():
+    model, x, y = made("convolutional")
+    budget = Budget(None, cost="flops")
+    with budget:
+        F.cross_entropy(budget.wrap(model)(x), y).backward()
+    report = budget.report()
+    assert report.dispatch_s > 0
+    assert report.metrics()["n_ops"] == report.n_ops
+    model.zero_grad()
+    budget.budget_bytes = 30_000  # of the next block
+    with pytest.raises(BudgetError, match="smallest budget known to work") as caught, budget:
+        budget.wrap(model)(x)
+    assert caught.value.smallest_bytes == report.peak_managed_bytes
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible to torch")
+@pytest.mark.parametrize("scope", ["managed", "device"])
+def test_on_a_gpu_steps_are_bit_equal_and_stay_within_the_budget(scope):
+    def run(limit):
+        model, x, y = made("convolutional")
+        model, x, y = model.cuda(), x.cuda(), y.cuda()
+        torch.cuda.manual_seed(1)
+        if limit == "plain":
+            F.cross_entropy(model(x), y).backward()
+            return model, None
+        with Budget(limit, cost="flops", thrash=1e9, device="cuda", scope=scope) as budget:
+            F.cross_entropy(budget.wrap(model)(x), y).backward()
+        return model, budget.report()
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        expected, _ = run("plain")
+        _, unlimited = run(None)
+        limit = int(unlimited.peak_managed_bytes * 0.8) if scope == "managed" else torch.cuda.max_memory_allocated()
+        model, report = run(limit)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert report.peak_managed_bytes <= limit
+    for one, other in zip(expected.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)

@@ -21,13 +21,13 @@ from torch.nn.modules import module as hooks
 
 from frugal.dtr.costs import CostTable, Roofline, source
 from frugal.dtr.errors import BudgetError, DtrError
+from frugal.dtr.forget import close, sweep
 from frugal.dtr.policy import Policy
 from frugal.dtr.report import Report, report_of
 from frugal.dtr.runtime import Runtime
 from frugal.dtr.settings import Settings
 from frugal.dtr.sizes import parse_bytes
 from frugal.dtr.specs import Specs
-from frugal.dtr.forget import close, sweep
 from frugal.dtr.wrapper import Enter, Leave, Managed
 
 # name -> (numerator, denominator) of frugal.dtr.policy
@@ -212,12 +212,13 @@ class Budget:
         runtime = self._entered()
         with runtime.lock:
             runtime.settle()
-            old, runtime.budget = runtime.budget, new
+            old, runtime.budget = runtime.given, new
+            runtime.given = new
             try:
                 if new is not None and runtime.mem > new:
                     runtime.free(0, None)
             except BudgetError:
-                runtime.budget = old
+                runtime.budget = runtime.given = old
                 raise
         self.budget_bytes = new
 

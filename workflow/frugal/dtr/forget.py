@@ -40,6 +40,10 @@ def close(runtime: Runtime, keep: bool) -> None:
             if keep:
                 for node in _in_order(runtime):
                     runtime.pin(node)
+                enough = runtime.tallies.peak if not runtime.tallies.n_evictions else runtime.given
+                known = runtime.settings.known_bytes
+                if enough is not None:
+                    runtime.settings.known_bytes = enough if known is None else min(known, enough)
         finally:
             live = {node for storage in _storages(runtime) for node in _live(storage)}
             for storage in _storages(runtime):

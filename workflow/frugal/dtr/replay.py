@@ -135,7 +135,10 @@ class Replay(Room):
         return self.specs.geometries[op.inputs[0].meta][3]
 
     def _call(self, op: Op, args: list, kwargs: dict) -> object:
+        began = self.host.ns()
         try:
+            if self.settings.device_scope and (op.spec is None or not op.spec.seen):
+                return self._with_workspace(op, args, kwargs)
             return op.run(*args, **kwargs)
         except torch.OutOfMemoryError as problem:
             # The allocator's slack: give up twice what is needed, hand the caches back, and try once more.
@@ -147,6 +150,19 @@ class Replay(Room):
                 return op.run(*args, **kwargs)
             except torch.OutOfMemoryError:
                 raise self.short(op, need, max(1, need)) from problem
+        finally:
+            self.tallies.kernels += self.host.ns() - began
+
+    def _with_workspace(self, op: Op, args: list, kwargs: dict) -> object:
+        """Scope `device`: the first run of a key tells what its kernel takes beside its outputs."""
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = op.run(*args, **kwargs)
+        beyond = torch.cuda.max_memory_allocated() - max(before, torch.cuda.memory_allocated())
+        self.last_workspace = max(0, beyond)
+        if op.spec is not None:
+            op.spec.workspace = self.last_workspace
+        return result
 
     def ran(self, op: Op, wanted: Node, outs: list[torch.Tensor], again: bool) -> None:
         """The events of a run: time passes, bytes are there, the outputs are defined, new storages join the pool."""

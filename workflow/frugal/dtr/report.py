@@ -12,7 +12,7 @@ class Tallies:
 
     def __init__(self) -> None:
         self.n_ops = self.n_remats = self.n_evictions = self.n_eager = 0
-        self.base = self.remat = self.search = self.cost_model = self.dispatch = 0
+        self.base = self.remat = self.search = self.cost_model = self.dispatch = self.kernels = 0
         self.peak = 0
         self.peak_op = ""
         self.opaque: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def report_of(tallies: Tallies, device: Any) -> Report:
         remat_s=tallies.remat * 1e-9,
         search_s=tallies.search * 1e-9,
         cost_model_s=tallies.cost_model * 1e-9,
-        dispatch_s=tallies.dispatch * 1e-9,
+        dispatch_s=max(0, tallies.dispatch - tallies.kernels - tallies.search - tallies.cost_model) * 1e-9,
         peak_managed_bytes=tallies.peak,
         peak_op=tallies.peak_op,
         thrash_factor=(base + tallies.remat) / base,

@@ -7,6 +7,8 @@ import weakref
 from collections import deque
 from typing import Any
 
+import torch
+
 from frugal.clock import SystemClock
 from frugal.dtr.errors import BudgetError
 from frugal.dtr.policy import Node, Op, Policy, Storage
@@ -40,7 +42,8 @@ class Room:
         self.lock = threading.Lock()
         self.n_tensors = 0
         self.most_needed = 0
-        self.last_ns = 0
+        self.last_ns = self.last_workspace = 0
+        self.given = budget
         self.outside: dict[Storage, int] = {}
         self.trace: list[str] = []
         self.host = SystemClock()
@@ -55,6 +58,12 @@ class Room:
     def smallest(self) -> int | None:
         """The smallest budget known to work: the peak of a whole step that had no need to evict; None: not known."""
         return self.settings.known_bytes
+
+    def narrow(self) -> None:
+        """Scope `device`: what others hold of the GPU's allocator is not there for managed tensors."""
+        if self.given is not None:
+            beside = torch.cuda.memory_allocated() - self.mem
+            self.budget = max(1, self.given - max(0, beside))
 
     def grow(self, size: int, what: str) -> None:
         """Bytes that are there from now on."""

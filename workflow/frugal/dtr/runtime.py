@@ -38,8 +38,11 @@ class Runtime(Replay):
         operator = describe(func)
         if operator.refused:
             raise Unsupported(f"{operator.name}: {operator.refused}", op=operator.name)
+        began = self.host.ns()
         with self.lock:
             self.settle()
+            if self.settings.device_scope:
+                self.narrow()
             try:
                 if operator.detach and type(args[0]) is Managed:
                     return self._share(args[0])
@@ -54,6 +57,7 @@ class Runtime(Replay):
                 return self.wrapped(op, result)
             finally:
                 self.settle()
+                self.tallies.dispatch += self.host.ns() - began
 
     def call(
         self,
@@ -132,6 +136,7 @@ class Runtime(Replay):
         if self.last_ns and spec.samples is not None:
             spec.cost = spec.samples.add(self.last_ns)
         op.spec = spec
+        spec.workspace = self.last_workspace
         if op.operator.dynamic:
             del self.specs.known[key]
         self._into_graph(op, spec)

@@ -36,4 +36,5 @@ class Settings:
         runtime.tallies.begin_step()
         if self.on_thrash == "grow" and runtime.budget is not None:
             runtime.budget = max(runtime.budget + runtime.budget // 4, error.smallest_bytes or 0)
+            runtime.given = runtime.budget
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
