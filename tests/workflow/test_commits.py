@@ -36,7 +36,7 @@ def clone(tmp_path: Path) -> Path:
         "--message", "Do everything again and again")  # fmt: skip
     small = {key: value for key, value in SMALL.items() if key != "preset"}
     # compiled loops of a millisecond spread less on a contested machine than single calls
-    timing = {"block_max_s": 0.1, "n_min": 6, "regimes": ["graph"]}
+    timing = {"block_max_s": 0.1, "n_min": 6, "regimes": ["graph"], "threads": 1}
     (folder / "small.yaml").write_text(yaml.safe_dump(small | {"timing": timing}))
     return folder
 
@@ -48,7 +48,7 @@ def git(folder: Path, *arguments: str, check: bool = True) -> subprocess.Complet
 def test_a_commit_that_slows_a_kernel_down_is_found(clone: Path):
     frugal = [sys.executable, "-c", "import sys; from frugal.cli import main; sys.exit(main())"]
     kept = {name: value for name, value in os.environ.items() if name != "FRUGAL_MIRROR"}
-    ours = {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY / "workflow")}
+    ours = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY / "workflow")}
     options = ["--preset", "smoke", "--sessions", "3", "--configfile", "small.yaml", "--cores", "2"]
     done = subprocess.run(
         [*frugal, "compare", "HEAD~1", "HEAD", *options],

@@ -115,7 +115,7 @@ def test_comparisons_of_one_session_carry_no_verdict(finished: Campaign):
     rows = pq.read_table(finished.folder / "results/comparisons.parquet").to_pylist()
     assert rows
     assert all(row["conditional"] and row["verdict"] is None for row in rows)
-    timed = [row for row in rows if row["metric"] == "time"]
+    timed = [row for row in rows if row["ratio"] is not None]  # a contested machine leaves pairs unstable
     assert timed
     assert all(row["ratio_low"] <= row["ratio"] <= row["ratio_high"] for row in timed)
 

@@ -29,8 +29,10 @@ def made(folder: Path, given: dict, device: dict = CPU, cores: int = 2) -> plan.
 
 
 def recorded_campaign() -> dict:
+    """What results/recorded holds of cuSNN: the profile's campaign as it was when that was measured."""
     given = yaml.safe_load((REPOSITORY / "workflow/profiles/recorded/campaign.yaml").read_text())
-    return given | {"recorded": ["nvidia-h200"]}
+    then = {"experiments": ["sparsity", "layers"], "layers": "all", "batch_sizes": [1]}
+    return given | {"recorded": ["nvidia-h200"], "cusnn": given["cusnn"] | then}
 
 
 # ---- beside the truth ------------------------------------------------------------------------------------------------
