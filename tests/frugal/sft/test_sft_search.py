@@ -91,8 +91,17 @@ def test_no_schedule_needs_less_than_the_smallest(seed):
     assert found.peak == min(peaks)
 
 
-def test_a_front_has_no_state_that_another_one_beats():
-    chain = Chain(1, maps=2)
-    state = search(chain.names, frozenset(), chain.open_after, chain.options, 10**6, 10**6)
-    beaten = [state, state]
-    assert front(beaten, lambda s: s.seconds) == [state]
+def test_a_front_has_no_entry_that_another_one_beats():
+    generator = random.Random(0)
+    entries = [(*(generator.randint(0, 9) for _ in range(3)), i, None) for i in range(300)]
+    found = front(entries)
+    for entry in entries:
+        beaten = [
+            other
+            for other in entries
+            if other != entry and all(a <= b for a, b in zip(other[:3], entry[:3], strict=True))
+        ]
+        same = any(other[:3] == entry[:3] for other in beaten)
+        assert (entry in found) <= (not beaten or same)
+        assert any(all(a <= b for a, b in zip(other[:3], entry[:3], strict=True)) for other in found)
+    assert len({entry[:3] for entry in found}) == len(found)

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from frugal.memory import LiveBytes
 from frugal.sft.graph import trace
 from frugal.sft.host import HostImage, Place
+from frugal.sft.meta import Autocast, FrozenNorm
 from frugal.sft.plans import Plan
 from frugal.sft.segments import Schedule, Step, schedule
 from frugal.sft.strips import Strips
@@ -29,11 +29,6 @@ from frugal.sft.tiles import Tiles
 from frugal.sft.window import Span
 
 ALIKE = 3  # strips of a run of equal ones that are enough: the first, one between equal ones, the last
-# What autocast casts to its type, among what networks of images use.
-CAST = {
-    torch.conv2d, torch.conv_transpose2d, torch.matmul, torch.nn.functional.conv2d,
-    torch.nn.functional.conv_transpose2d, torch.nn.functional.linear,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,7 @@ def dry_run(model: nn.Module, plan: Plan, settings: Settings) -> int:
         live.track([*parameters, *model.buffers(), *gradients])
         if settings.image_on_device:
             live.track(x)
+        modes.enter_context(FrozenNorm())
         if settings.autocast is not None:
             modes.enter_context(Autocast(settings.autocast))
         modes.enter_context(torch.set_grad_enabled(settings.training))
@@ -162,28 +158,9 @@ class _FewStrips:
         return sum(count * shapes[name][0] * shapes[name][1] * shapes[name][3] for name, count in rows.items())
 
     def __call__(self, inputs: list[Tensor | HostImage], vectors: list[Tensor], call: Call) -> Tensor:
-        mode = next((m for m in torch.overrides._get_current_function_mode_stack() if isinstance(m, Autocast)), None)
-        dtype = mode.dtype if mode else call.place.dtype
+        dtype = Autocast.now() or call.place.dtype
         carries = [torch.empty(self.carried, dtype=dtype, device="meta")] if torch.is_grad_enabled() else []
         y = self.few(inputs, vectors, call)
         if y.grad_fn is not None:  # they live until the segment's backward pass is done
             y.grad_fn.register_hook(lambda *_: carries.clear())
         return y
-
-
-class Autocast(TorchFunctionMode):
-    """Autocast for the meta device, for which torch has none: casts what it casts on the others."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in CAST:
-            args = tuple(self._cast(each) for each in args)
-            kwargs = {name: self._cast(each) for name, each in (kwargs or {}).items()}
-        return func(*args, **(kwargs or {}))
-
-    def _cast(self, value: Any) -> Any:
-        known = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
-        return value.to(self.dtype) if known else value

@@ -39,9 +39,9 @@ from frugal.models import build
 from frugal.models.resnet import ResNet
 from frugal.models.unet import UNet
 from frugal.sft import artifact
-from frugal.sft.dryrun import Autocast
 from frugal.sft.errors import SftError
 from frugal.sft.host import HostImage
+from frugal.sft.meta import Autocast
 from frugal.sft.plans import Plan
 from frugal.sft.segments import SegmentedSequential
 from frugal.timing.flags import flags

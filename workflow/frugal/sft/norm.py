@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from frugal.sft.sums import Shared  # which imports windows, and they this
 
 BAND_ELEMENTS = 2**22  # of one band: 16 MiB in float32, of which a few copies live for a moment
+MOST_BANDS = 32  # of a large map: a few copies of a band are then a tenth of the map, and launches are few
 Norm = nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm
 
 
@@ -142,8 +143,9 @@ class _SpatialMean(torch.autograd.Function):
 
 
 def _bands(y: Tensor) -> Iterator[slice]:
-    """Rows of a map, so many at a time that a band has about BAND_ELEMENTS."""
-    rows = max(1, BAND_ELEMENTS // (y.shape[0] * y.shape[1] * y.shape[3]))
+    """Rows of a map, so many at a time that a band has about BAND_ELEMENTS, or there are MOST_BANDS."""
+    row = y.shape[0] * y.shape[1] * y.shape[3]
+    rows = max(1, BAND_ELEMENTS // row, -(-y.shape[2] // MOST_BANDS))
     return (slice(first, first + rows) for first in range(0, y.shape[2], rows))
 
 

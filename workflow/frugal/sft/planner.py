@@ -236,7 +236,13 @@ def _too_small(job: _Job, least: _Chosen, there: int) -> BudgetError:
     smallest = math.ceil(least.peak / (1 - job.safety))
     while int(smallest * (1 - job.safety)) < least.peak:
         smallest += 1
-    binds = least.state.binding if least.peak > 2 * there else "parameters, their gradients and the image"
+    binds = least.state.binding
+    if least.peak <= 2 * there:
+        binds = "parameters, their gradients and the image"
+    elif least.state.held > least.peak / 2:
+        binds = f"{len(least.state.members)} kept maps"
+        if job.graph.forced:
+            binds += f", {len(job.graph.forced)} of them read for their statistics or means, which eval() may spare"
     host = "" if job.host_budget else ", or give host_budget_bytes"
     return BudgetError(
         f"budget_bytes = {job.budget}: {smallest - job.budget} bytes short; the smallest that works is {smallest}, and "

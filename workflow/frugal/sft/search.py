@@ -10,11 +10,14 @@ last one, and the search is exact as long as no front is longer than `BEAM`; els
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 
 Open = frozenset[tuple[str, str]]
 OpenAfter = Callable[[frozenset[str]], frozenset[str]]
 Options = Callable[[Open, str], Sequence[Sequence["Option"]]]
+# (value, kept, host) of a state, and how it comes to be: an earlier state and its next option, or None for itself.
+Entry = tuple[float, int, int, "State", "Option | None"]
 BEAM = 64  # fronts, and states of one front
 WIDTH = 256  # states of all fronts together
 
@@ -42,10 +45,10 @@ class Option:
     host: int
     seconds: float
     binding: str
+    need: int = field(init=False)  # the larger of forward and backward
 
-    @property
-    def need(self) -> int:
-        return max(self.forward, self.backward)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "need", max(self.forward, self.backward))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,29 +107,45 @@ def _walk(candidates, forced, open_after, options, limit, host_limit) -> State |
     start = State((), (), frozenset(), 0, 0, 0, 0, 0.0, "")
     fronts: dict[Open, list[State]] = {start.open: [start]}
     for node in candidates:
-        longer: dict[Open, list[State]] = {}
-        for states in fronts.values():
+        longer: dict[Open, list[Entry]] = {}
+        for before, states in fronts.items():
+            unread = open_after(frozenset([node, *(name for name, _ in before)]))
+            ways = [(_opened(before, node, group[0], unread), group) for group in options(before, node)]
             for state in states:
-                unread = open_after(frozenset([node, *(name for name, _ in state.open)]))
-                for group in options(state.open, node):
-                    option = _best(group, limit, state.kept)
-                    if option is not None and state.host + option.host <= host_limit:
-                        grown = _grow(state, node, unread, option)
-                        longer.setdefault(grown.open, []).append(grown)
+                for key, group in ways:
+                    entry = _entry(state, group, limit, host_limit)
+                    if entry is not None:
+                        longer.setdefault(key, []).append(entry)
         if node == last or node in forced:
             fronts = {}  # no schedule goes on without this boundary
-        for key, states in longer.items():
-            fronts[key] = front(fronts.get(key, []) + states, value)
+        for key, entries in longer.items():
+            entries += [(value(state), state.kept, state.host, state, None) for state in fronts.get(key, ())]
+            fronts[key] = [_grow(state, node, key, option) for *_, state, option in front(entries)]
         fronts = _beam(fronts, value)
     found = [state for states in fronts.values() for state in states]
     return min(found, key=lambda state: (value(state), state.peak), default=None)
 
 
-def _best(group: Sequence[Option], limit: int | None, kept: int) -> Option | None:
-    """Of options that differ for the rest of the network in seconds and in peak alone the only one that matters."""
+def _opened(before: Open, node: str, option: Option, unread: frozenset[str]) -> Open:
+    places = {*before, (node, option.boundary)}
+    return frozenset(each for each in places if each[0] in unread)
+
+
+def _entry(state: State, group: Sequence[Option], limit: int | None, host_limit: int) -> Entry | None:
+    """The state with the one option of a group that matters: for the rest of the network they differ in value alone."""
     if limit is None:
-        return group[-1]
-    return next((option for option in group if option.need <= limit - kept), None)
+        option = group[-1]
+        value = float(max(state.peak, state.kept + option.need))
+    else:
+        room = limit - state.kept
+        for option in group:
+            if option.need <= room:
+                break
+        else:
+            return None
+        value = state.seconds + option.seconds
+    host = state.host + option.host
+    return (value, state.kept + option.kept, host, state, option) if host <= host_limit else None
 
 
 def _seconds(state: State) -> float:
@@ -137,13 +156,14 @@ def _peak(state: State) -> float:
     return state.peak
 
 
-def _grow(state: State, node: str, unread: frozenset[str], option: Option) -> State:
+def _grow(state: State, node: str, unread: Open, option: Option | None) -> State:
+    if option is None:
+        return state
     moment = state.kept + option.need
-    places = {*state.open, (node, option.boundary)}
     return State(
         (*state.members, node),
         (*state.options, option),
-        frozenset(each for each in places if each[0] in unread),
+        unread,
         state.kept + option.kept,
         state.host + option.host,
         max(state.peak, moment),
@@ -153,12 +173,16 @@ def _grow(state: State, node: str, unread: frozenset[str], option: Option) -> St
     )
 
 
-def front(states: list[State], value: Callable[[State], float]) -> list[State]:
-    """The states that no other one beats in kept bytes, host bytes and value at once."""
-    found: list[State] = []
-    for state in sorted(states, key=lambda state: (value(state), state.kept, state.host)):
-        if not any(other.kept <= state.kept and other.host <= state.host for other in found):
-            found.append(state)
+def front(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that no other one beats in value, kept bytes and host bytes at once."""
+    found: list[Entry] = []
+    for entry in sorted(entries, key=itemgetter(0, 1, 2)):
+        kept, host = entry[1], entry[2]
+        for other in found:
+            if other[1] <= kept and other[2] <= host:
+                break
+        else:
+            found.append(entry)
     return found
 
 

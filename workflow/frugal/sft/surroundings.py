@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from frugal.sft.meta import Autocast
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,13 @@ class Surroundings:
     @classmethod
     def now(cls, device: torch.device) -> Surroundings:
         kind, cudnn = device.type, torch.backends.cudnn
-        on = kind != "meta" and torch.is_autocast_enabled(kind)
+        if kind == "meta":
+            autocast = Autocast.now()
+        else:
+            autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         return cls(
             kind,
-            torch.get_autocast_dtype(kind) if on else None,
+            autocast,
             cudnn.benchmark,
             cudnn.deterministic,
             (cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32),
@@ -40,15 +45,15 @@ class Surroundings:
         cudnn.benchmark, cudnn.deterministic = self.benchmark, self.deterministic
         cudnn.allow_tf32, matmul.allow_tf32 = self.tf32
         try:
-            if self.device_type == "meta":
+            with self._autocast():
                 yield
-            else:
-                with torch.autocast(
-                    self.device_type, self.autocast, enabled=self.autocast is not None, cache_enabled=False
-                ):
-                    yield
         finally:
             cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.device_type == "meta":
+            return nullcontext() if self.autocast is None else Autocast(self.autocast)
+        return torch.autocast(self.device_type, self.autocast, enabled=self.autocast is not None, cache_enabled=False)
 
     def cast(self, weight: Tensor) -> Tensor:
         """A convolution's weight or bias as autocast would cast it: once a segment and pass, not once a window."""
