@@ -300,7 +300,7 @@ class Simulator:
 
     def absorb(self, s):
         for d in (0, 1):
-            for q in list(s.regions[1 - d].frontier):
+            for q in sorted(s.regions[1 - d].frontier, key=lambda q: q.tensors[0].id):
                 into, of = q.regions[d], s.regions[d]
                 into.frontier.discard(s)
                 into.frontier |= of.frontier

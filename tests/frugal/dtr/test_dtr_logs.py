@@ -84,7 +84,7 @@ def test_a_log_becomes_a_graph(small):
         (COMPUTE, 3), (RELEASE, 2),  # v now denotes tensor 3; c still 2
         (RELEASE, 1), (GET, 3),  # a = v
         (RELEASE, 2),  # c; the name `before` was born before the log
-        (PIN, 0), (PIN, 3),  # what still has names, each tensor once
+        (PIN, 0), (PIN, 3), (PIN, 3),  # w, a and v still denote something, c is released
     ]  # fmt: skip
 
 

@@ -284,11 +284,9 @@ def _lower(
             action[steps], target[steps] = RELEASE, old
             steps += 1
     if code == 0:
-        pinned = np.zeros(tensors, np.bool_)
         for i in range(defined):
             tensor = denotes[order[i]]
-            if held[tensor] > 0 and not pinned[tensor]:
-                pinned[tensor] = True
+            if held[tensor] > 0:
                 action[steps], target[steps] = PIN, tensor
                 steps += 1
     return (

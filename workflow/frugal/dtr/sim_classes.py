@@ -16,7 +16,7 @@ from frugal.dtr.sim_pool import mark, set_numerator
 _UP, _VALUE, _STORAGE, _NEXT, _FIRST, _LAST, _MEMBERS = range(7)  # columns of State.node
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def new_node(m, s, value):
     """Give a storage a class of its own."""
     if m.n[k.NODES] == len(m.node):
@@ -30,7 +30,7 @@ def new_node(m, s, value):
     m.node_mark[node] = 0
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _find(m, node):
     """The root, compressing the path; the nodes on it are counted."""
     up, root, length = m.node, node, 1
@@ -138,7 +138,7 @@ def evicted(m, s):
     _mark_beside(m, st[s, k.NODE])
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _merge(m, root, other):
     node = m.node
     if root == other:

@@ -11,7 +11,7 @@ from frugal.dtr.sim_pool import append, choose, choose_by_cost, choose_random, r
 CHOSEN, DROPPED, AGAIN, COMPUTED = range(4)  # kinds of events: evicted by choice, by deallocation; recomputed, computed
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def trace(m, kind, number):
     """Note an event as 4 · number + kind; what does not fit is only counted."""
     if m.n[k.EVENTS] < len(m.trace):
@@ -19,7 +19,7 @@ def trace(m, kind, number):
     m.n[k.EVENTS] += 1
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def lock(m, s):
     """Keep a storage out of the pool."""
     if m.st[s, k.LOCKS] == 0:
@@ -27,7 +27,7 @@ def lock(m, s):
     m.st[s, k.LOCKS] += 1
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def unlock(m, s):
     """Undo one lock; the last one puts the storage at the end of the pool."""
     m.st[s, k.LOCKS] -= 1
@@ -35,7 +35,7 @@ def unlock(m, s):
         append(m, s)
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def keeps_regions(m):
     """Whether this run keeps a region of every storage."""
     return m.n[k.E_STAR] == k.MAINTAINED and (m.n[k.KIND] == k.REGIONS or m.n[k.KIND] == k.ANCESTORS)
@@ -67,7 +67,7 @@ def evict(m, s, kind):
         sim_search.mark_around(m, s)
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def set_waiting(m, s, t, waiting):
     """Whether the storage `s` waits for its child `t` to be computed; nothing where `t` lives in `s` itself."""
     if m.tt[t, k.STORAGE] == s:
@@ -126,7 +126,7 @@ def _refresh(m):
     n[k.DIRTY_COUNT] = 0
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _evaluate(m, s):
     if m.n[k.KIND] == k.CLASSES:
         sim_classes.evaluate(m, s)

@@ -68,7 +68,7 @@ def _compute(m, op):
     return True
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _create(m, t, op, first, end):
     """A new tensor: of a new storage, or one more in that of an input."""
     n, st = m.n, m.st
@@ -93,7 +93,7 @@ def _create(m, t, op, first, end):
         sim_regions.update_numerator(m, s)
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _extend(m, p, first, end):
     """One more occurrence of the tensor `p` as an input of what makes `first` … `end` - 1."""
     n, st, s = m.n, m.st, m.tt[p, k.STORAGE]
@@ -111,7 +111,7 @@ def _extend(m, p, first, end):
         mark(m, s)
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _enter(m, frame, top, t, again):
     """Begin to materialise `t`: refresh and lock its inputs, note those that must be materialised first."""
     st, tt = m.st, m.tt
@@ -155,7 +155,7 @@ def _materialise(m, t, again):
     return True
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _execute(m, t, again):
     """Run the operator of `t`, whose inputs are there and locked; False when the run ends here."""
     n, st, tt = m.n, m.st, m.tt
@@ -202,7 +202,7 @@ def _execute(m, t, again):
     return True
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _note_fresh(m, made):
     """The heuristic's bookkeeping for storages that an operator made material."""
     if m.n[k.KIND] == k.CLASSES:
@@ -219,7 +219,7 @@ def _cached(sources: int):
     """`run` kept on disk. Numba renews a kept function when its own file changes, and not when those that it calls do;
     a number that it closes over is part of what it is found by."""
 
-    @numba.njit(cache=True, **k.OPTIONS)
+    @numba.njit(cache=True, nogil=True, error_model="numpy")
     def run(m, action, target):
         m.n[k.SOURCES] = sources
         _run(m, action, target)

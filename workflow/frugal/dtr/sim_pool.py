@@ -13,7 +13,7 @@ import numpy as np
 from frugal.dtr import sim_state as k
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def mark(m, s):
     """Have a storage's numerator computed again before the next choice."""
     n, st = m.n, m.st
@@ -24,7 +24,7 @@ def mark(m, s):
         n[k.DIRTY_COUNT] += 1
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def append(m, s):
     """Put a storage at the end of the pool; nothing if it is in it."""
     n, st = m.n, m.st
@@ -45,7 +45,7 @@ def append(m, s):
         mark(m, s)
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def remove(m, s):
     """Take a storage out of the pool; nothing if it is not in it."""
     n, at = m.n, m.st[s, k.POSITION]
@@ -76,7 +76,7 @@ def pack(m):
     n[k.POOL_END] = to
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def touch(m, s):
     """last(S) := clock."""
     at = m.st[s, k.POSITION]
@@ -89,7 +89,7 @@ def touch(m, s):
         m.pool_last[at] = m.n[k.CLOCK]
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def set_numerator(m, s, value):
     """Set what stands above the fraction line of a storage's cost."""
     m.numerator[s] = value

@@ -39,7 +39,7 @@ def update_numerator(m, s):
     set_numerator(m, s, float(total))
 
 
-@numba.njit(forceinline=True, **k.OPTIONS)
+@numba.njit(**k.OPTIONS)
 def _clear(m, d, s):
     for word in range(m.region[d, s, _BEGIN], m.region[d, s, _END]):
         m.bits[d, _INTERIOR, s, word] = 0
@@ -123,6 +123,8 @@ def _absorb(m, d, into, s):
     interior, frontier = m.bits[d, _INTERIOR, into], m.bits[d, _FRONTIER, into]
     begin, end = m.region[d, s, _BEGIN], m.region[d, s, _END]
     compute, accesses = m.st[s, k.C], 1
+    at, bit = s >> 6, numba.uint64(1) << numba.uint64(s & 63)
+    frontier[at] &= ~bit  # before the union, which may have it again where storages are in a circle
     for word in range(begin, end):
         frontier[word] |= m.bits[d, _FRONTIER, s, word]
         left = m.bits[d, _INTERIOR, s, word] & ~interior[word]
@@ -132,11 +134,9 @@ def _absorb(m, d, into, s):
             left &= left - numba.uint64(1)
             accesses += other != s
             compute += m.st[other, k.C] if other != s else 0
-    word, bit = s >> 6, numba.uint64(1) << numba.uint64(s & 63)
-    frontier[word] &= ~bit
-    interior[word] |= bit
+    interior[at] |= bit
     m.n[k.ACCESSES] += accesses
     m.region[d, into, _COMPUTE] += compute
-    m.region[d, into, _BEGIN] = min(m.region[d, into, _BEGIN], begin, word)
-    m.region[d, into, _END] = max(m.region[d, into, _END], end, word + 1)
+    m.region[d, into, _BEGIN] = min(m.region[d, into, _BEGIN], begin, at)
+    m.region[d, into, _END] = max(m.region[d, into, _END], end, at + 1)
     update_numerator(m, into)

@@ -41,8 +41,15 @@ ONE, LOCAL, CLASSES, REGIONS, ANCESTORS, RECENT, RANDOM, UNOPTIMISED = range(8)
 MAINTAINED, LAZY, CACHED = range(3)
 
 # Of everything that is compiled here. No reference counts (`_nrt`): nothing is allocated inside, and counting the
-# arrays of a State up and down at every call took 15 times as long as the simulation.
-OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
+# arrays of a State up and down at every call took 15 times as long as the simulation. No entries for Python and C:
+# only `frugal.dtr.sim_kernels.run` is called from outside, and they took a third of the compile time.
+OPTIONS = {
+    "nogil": True,
+    "error_model": "numpy",
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 
 
 class State(NamedTuple):
