@@ -64,7 +64,7 @@ lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 	$(BIN)/python -m frugal.docs --check
 
 test: $(STAMP) lint ## lint and tests, two at a time (20 minutes on 2 cores)
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-smoke: $(STAMP) ## the whole default campaign from an empty folder
 	$(BIN)/pytest -m smoke $(ARGS)

@@ -10,3 +10,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "finished" if "finished" in getattr(item, "fixturenames", ()) else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))
+    # The longest first, so that no worker waits for the other at the end.
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
