@@ -7,6 +7,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from frugal.memory import LiveBytes
+from frugal.sft.plans import Plan
+from frugal.sft.segments import SegmentedSequential
+
 
 def step(model: nn.Module, x: Tensor, seed: int = 1) -> dict[str, Tensor]:
     """{name: tensor}: the output, the gradients of the image (where it wants one) and of every parameter.
@@ -52,3 +56,16 @@ def image(*shape: int, dtype: torch.dtype = torch.float64, grad: bool = True) ->
         .to(dtype)
         .requires_grad_(grad)
     )
+
+
+def peak(model: nn.Module, plan: Plan, x: Tensor) -> int:
+    """Live bytes at the worst moment of a second step, whose gradients are there already."""
+    segmented = SegmentedSequential(model, plan)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    with LiveBytes() as live:
+        live.track([model, [p.grad for p in model.parameters()], x])
+        y = segmented(x)
+        y.backward(torch.ones_like(y))
+        del y
+    return live.peak_total

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from exactness import peak
 
-from frugal.memory import LiveBytes
 from frugal.models import build
 from frugal.sft import estimate
 from frugal.sft.dryrun import Settings, dry_run, on_meta, sampled
 from frugal.sft.graph import trace
 from frugal.sft.plans import Plan
 from frugal.sft.ranges import COLUMNS, ROWS, walk
-from frugal.sft.segments import SegmentedSequential, schedule
+from frugal.sft.segments import schedule
 
 SCHEDULES = [
     ("vgg16", (1, 3, 203, 171), ("pool2",), ("tiles", "tiles"), ((4, 3), (2, 2))),
@@ -24,18 +24,6 @@ SCHEDULES = [
     ("resnet50", (1, 3, 96, 96), ("layer2_0_relu_2",), ("store", "tiles"), ((1, 1), (2, 2))),
     ("darknet19_bn", (2, 3, 96, 96), (), ("tiles",), ((3, 2),)),
 ]
-
-
-def peak(model, plan: Plan, x: torch.Tensor) -> int:
-    segmented = SegmentedSequential(model, plan)
-    for p in model.parameters():
-        p.grad = torch.zeros_like(p)
-    with LiveBytes() as live:
-        live.track([model, [p.grad for p in model.parameters()], x])
-        y = segmented(x)
-        y.backward(torch.ones_like(y))
-        del y
-    return live.peak_total
 
 
 @pytest.mark.parametrize(("net", "shape", "cuts", "kinds", "tiles"), SCHEDULES)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from exactness import distances, image, step, untiled
+from exactness import distances, image, peak, step, untiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -36,19 +36,6 @@ def without_numbers(name: str, training: bool = True) -> nn.Module:
 def ratio(model: nn.Module, found: Plan) -> float:
     """Of multiply-adds to an untiled step's."""
     return sum(found.predicted_macs.values()) / sum(counts.vanilla_macs(on_meta(model), found.image_shape).values())
-
-
-def peak(model: nn.Module, found: Plan, x: torch.Tensor) -> int:
-    """Live bytes at the worst moment of a second step, whose gradients are there already."""
-    segmented = SegmentedSequential(model, found)
-    for p in model.parameters():
-        p.grad = torch.zeros_like(p)
-    with LiveBytes() as live:
-        live.track([model, [p.grad for p in model.parameters()], x])
-        y = segmented(x)
-        y.backward(torch.ones_like(y))
-        del y
-    return live.peak_total
 
 
 @pytest.mark.parametrize(("net", "gib", "size", "host", "most"), CASES)

@@ -35,7 +35,7 @@ def builds(
         return _pairs(shown, capabilities)
     sm_count = int(device.get("sm_count") or H200.sm_count)  # a head node plans for a GPU that it has not
     capability = str(device["capability"])
-    return _pairs([*named, *cusnn["variants"], *_besides(cusnn, sm_count, capability)], [capability])
+    return _pairs([*named, *cusnn["variants"], *_besides(cusnn, sm_count)], [capability])
 
 
 def _pairs(names: Sequence[str], capabilities: Sequence[str]) -> list[tuple[str, str]]:
@@ -43,14 +43,14 @@ def _pairs(names: Sequence[str], capabilities: Sequence[str]) -> list[tuple[str,
     return [(name, capability) for name in dict.fromkeys(names) for capability in capabilities]
 
 
-def _besides(cusnn: Mapping[str, object], sm_count: int, capability: str) -> list[str]:
+def _besides(cusnn: Mapping[str, object], sm_count: int) -> list[str]:
     """Kernels of arms that are not among the default ones."""
     experiments, more = cusnn["experiments"], cusnn["variants"]
     found: list[str] = []
     of_paper: list[ConvShape] = []
     if "ladder" in experiments:
         ladder = [layer.shape(batch) for layer, batch in shapes.ladder(cusnn["preset"], cusnn["batch_sizes"])]
-        found += choices.kernels(ladder, (*choices.RUNGS, *choices.ABLATIONS), sm_count, capability, more=more)
+        found += choices.kernels(ladder, (*choices.RUNGS, *choices.ABLATIONS), sm_count, more=more)
         of_paper += ladder
     if "layers" in experiments and set(cusnn["ours"]) & set(PAPER):
         of_paper += _layers(cusnn)
@@ -60,7 +60,7 @@ def _besides(cusnn: Mapping[str, object], sm_count: int, capability: str) -> lis
     if not cusnn["deterministic"]:
         every = [*_layers(cusnn), *_map(cusnn)]
         ours = (choices.SPARSE, choices.TWIN)
-        found += choices.kernels(every, ours, sm_count, capability, deterministic=False, more=more)
+        found += choices.kernels(every, ours, sm_count, deterministic=False, more=more)
     return found
 
 

@@ -37,12 +37,11 @@ def choose(
     name: str,
     shape: ConvShape,
     sm_count: int,
-    capability: str = "9.0",
     *,
     deterministic: bool = True,
     more: Sequence[str] = (),
 ) -> Plan | None:
-    """The launch of an arm on a GPU of this compute capability with `sm_count` multiprocessors.
+    """The launch of an arm on a GPU with `sm_count` multiprocessors.
 
     name: `sparse`, `dense_twin`, a rung, or one of ABLATIONS (None: the last rung has nothing of this kind to change).
     more: names of kernels that may be chosen beside the default ones. Raises UnsupportedShape.
@@ -86,7 +85,6 @@ def kernels(
     shapes: Sequence[ConvShape],
     names: Sequence[str],
     sm_count: int,
-    capability: str,
     *,
     deterministic: bool = True,
     more: Sequence[str] = (),
@@ -96,7 +94,7 @@ def kernels(
     for shape in shapes:
         for name in names:
             try:
-                chosen = choose(name, shape, sm_count, capability, deterministic=deterministic, more=more)
+                chosen = choose(name, shape, sm_count, deterministic=deterministic, more=more)
             except UnsupportedShape:
                 continue
             if chosen is not None:

@@ -78,9 +78,7 @@ def arm(name: str, shape: ConvShape, kernels: Kernels | None, *, sparsity: float
         )
     source = source_hash("frugal.cusnn.ours", "kernels.launch", "kernels.sparse")
     try:
-        chosen = choices.choose(
-            name, shape, kernels.sm_count, kernels.capability, deterministic=kernels.deterministic, more=kernels.more
-        )
+        chosen = choices.choose(name, shape, kernels.sm_count, deterministic=kernels.deterministic, more=kernels.more)
     except UnsupportedShape as problem:
         return Arm(prepare=_refuse(str(problem)), regimes=ON_GPU, source_hash=source, **common)
     if chosen is None:
