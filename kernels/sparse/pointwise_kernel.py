@@ -23,7 +23,7 @@ arithmetic; 4×4 is for images so small that the fixed costs decide.
 from __future__ import annotations
 
 from kernels.sparse import pointwise_reduce
-from kernels.sparse.emit import WIDE_PRELUDE, indent, u
+from kernels.sparse.emit import indent, u, wide_prelude
 from kernels.sparse.fused import PRE_AFFINE, PRE_RELU
 from kernels.sparse.pointwise_reduce import operand_floats, widths, words_a_thread
 
@@ -43,7 +43,7 @@ def source(variant, capability: str | None) -> str:
     body = [*_setup(variant), *_fetch_first(variant, overlaps), *pointwise_reduce.prepare(variant, capability)]
     body += [*_put_first(variant), *_main_loop(variant), *pointwise_reduce.reduce(variant, capability)]
     head = [f"def pointwise({', '.join(name for name, _ in PARAMETERS)}):"]
-    prelude = WIDE_PRELUDE.format(name=variant.name, ptx=", ".join(sorted(names)))
+    prelude = wide_prelude(variant.name, names)
     if pointwise_reduce.across(variant, capability) == "cluster":
         calls = ", ".join(f"mailbox_{call}" for call in ("enter", "entered", "expect", "send", "wait"))
         prelude = prelude.replace("\n\n", f"\n\nfrom kernels.sparse.mailbox import {calls}\n", 1)

@@ -22,7 +22,7 @@ is zero before and after.
 from __future__ import annotations
 
 from kernels.sparse import v6_memory
-from kernels.sparse.emit import ALL_LANES, WIDE_PRELUDE, indent, u
+from kernels.sparse.emit import ALL_LANES, indent, u, wide_prelude
 from kernels.sparse.fused import PRE_AFFINE, PRE_RELU
 from kernels.sparse.taps import spans, taps, window
 from kernels.sparse.v6_memory import pitch, shared_floats, tile_floats, warps_windows_floats, window_floats
@@ -44,11 +44,7 @@ def source(variant, capability: str | None) -> str:
     body = _setup(variant, capability) + _main_loop(variant) + reduce_warps(variant, capability)
     body += across(variant)
     head = [f"def v6_fused({', '.join(name for name, _ in PARAMETERS)}):"]
-    return (
-        WIDE_PRELUDE.format(name=variant.name, ptx=", ".join(_ptx_names(variant, capability)))
-        + "\n".join(head + indent(body))
-        + "\n"
-    )
+    return wide_prelude(variant.name, _ptx_names(variant, capability)) + "\n".join(head + indent(body)) + "\n"
 
 
 def grid(variant, shape, splits: int) -> tuple[int, int, int]:
@@ -237,4 +233,4 @@ def _ptx_names(variant, capability: str | None) -> list[str]:
     names += (
         [f"push{o}", "cluster_arrive", "cluster_wait", "cluster_z", "rank_z"] if variant.reduce == "cluster" else []
     )
-    return sorted(names)
+    return names

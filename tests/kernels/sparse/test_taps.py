@@ -38,6 +38,12 @@ def test_a_variant_is_its_name():
     assert len({v.name for v in found}) == len(found)
 
 
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.9", "9.0", None])
+def test_every_kernel_is_python_for_every_gpu(capability):
+    for variant in (*variants(), *ladder()):
+        compile(variant.source(capability).python_source, variant.name, "exec")
+
+
 @pytest.mark.parametrize(("field", "value"), [("rung", "v9"), ("k", 5), ("stride", 3), ("th", 0), ("warps", 33)])
 def test_an_impossible_variant_names_its_field(field, value):
     with pytest.raises(ValueError, match=f"{field} = .*allowed"):
