@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kernels.sparse.taps import spans, taps, window
+from kernels.sparse.taps import taps, window
 
 if TYPE_CHECKING:
     from kernels.sparse.planning import Plan
@@ -121,10 +121,8 @@ def slots(variant, sparsity: float) -> float:
     rows, cols = window(*shape)
     total = SLOTS_STEP
     for i in range(rows):
-        products = [len(taps(i, j, *shape)) * variant.outputs_per_lane for j in range(cols)]
-        tested = [variant.skip and count >= variant.min_taps for count in products]
-        for columns in spans(tested, variant.span):
-            count = sum(products[j] for j in columns)
-            kept = 1 - sparsity ** len(columns)
-            total += SLOTS[variant.fetch] + kept * count if tested[columns[0]] else count
+        for j in range(cols):
+            products = len(taps(i, j, *shape)) * variant.outputs_per_lane
+            tested = variant.skip and products >= variant.min_taps
+            total += SLOTS[variant.fetch] + (1 - sparsity) * products if tested else products
     return total

@@ -23,14 +23,3 @@ def taps(i: int, j: int, th: int, tw: int, k: int, stride: int) -> list[tuple[in
             if rest_a == 0 and rest_b == 0 and 0 <= a < th and 0 <= b < tw:
                 found.append((a, b, r, s))
     return found
-
-
-def spans(tested: list[bool], span: int) -> list[list[int]]:
-    """The columns of a row, in order, in groups that one test decides over, or none."""
-    groups: list[list[int]] = []
-    for j, test in enumerate(tested):
-        if groups and test and tested[groups[-1][0]] and len(groups[-1]) < span:
-            groups[-1].append(j)
-        else:
-            groups.append([j])
-    return groups

@@ -24,7 +24,7 @@ from __future__ import annotations
 from kernels.sparse import v6_memory
 from kernels.sparse.emit import ALL_LANES, indent, u, wide_prelude
 from kernels.sparse.fused import PRE_AFFINE, PRE_RELU
-from kernels.sparse.taps import spans, taps, window
+from kernels.sparse.taps import taps, window
 from kernels.sparse.v6_memory import pitch, shared_floats, tile_floats, warps_windows_floats, window_floats
 from kernels.sparse.v6_reduce import across, reduce_warps
 
@@ -193,31 +193,19 @@ def _multiply(variant) -> list[str]:
     for i in range(ih):
         if i + 1 < ih:
             lines += _read_row(variant, i + 1)  # one row ahead of its use: a shared load takes ~30 clocks
-        products = [_products(variant, i, j) for j in range(iw)]
-        tested = [variant.skip and len(code) >= variant.min_taps for code in products]
-        for columns in spans(tested, variant.span):
-            code = [line for j in columns for line in products[j]]
-            if tested[columns[0]]:
-                lines += [f"if {_any_set([i * iw + j for j in columns])} != uint32(0):", *indent(code)]
+        for j in range(iw):
+            p = i * iw + j
+            feeds = taps(i, j, variant.th, variant.tw, variant.k, variant.stride)
+            code = [
+                f"acc_{a}_{b}_{q} += v_{i}_{j} * w_{r}{s}_{q}"
+                for q in range(variant.outputs_per_lane)
+                for a, b, r, s in feeds
+            ]
+            if variant.skip and len(feeds) * variant.outputs_per_lane >= variant.min_taps:
+                lines += [f"if mask{p // 32} & {u(1 << p % 32)}:", *indent(code)]
             else:
                 lines += code
     return lines
-
-
-def _products(variant, i: int, j: int) -> list[str]:
-    """What the window's value at (i, j) is multiplied with."""
-    feeds = taps(i, j, variant.th, variant.tw, variant.k, variant.stride)
-    outputs = range(variant.outputs_per_lane)
-    return [f"acc_{a}_{b}_{q} += v_{i}_{j} * w_{r}{s}_{q}" for q in outputs for a, b, r, s in feeds]
-
-
-def _any_set(positions: list[int]) -> str:
-    """Which of the window's positions are not zero, as bits of one word, or of two where they lie in two."""
-    bits: dict[int, int] = {}
-    for p in positions:
-        bits[p // 32] = bits.get(p // 32, 0) | 1 << p % 32
-    words = [f"uint32(mask{word} & {u(mask)})" for word, mask in bits.items()]
-    return words[0] if len(words) == 1 else f"uint32({' | '.join(words)})"
 
 
 def _read_row(variant, i: int) -> list[str]:

@@ -23,7 +23,7 @@ REDUCES = {"v3_ballot": ("ticket",), "v6_fused": ("cluster", "ticket", "atomic")
 
 _NAME = re.compile(
     r"(?P<rung>v\d_[a-z]+)_k(?P<k>\d)s(?P<stride>\d)_t(?P<th>\d+)x(?P<tw>\d+)_o(?P<outputs_per_lane>\d+)_w(?P<warps>\d+)"
-    r"_(?P<skip>skip|dense)_(?P<fetch>[a-z]+)(_m(?P<min_taps>\d+)(x(?P<span>\d))?)?(_(?P<reduce>cluster|ticket|atomic))?(_d(?P<depth>\d))?(?P<prologue>_pre)?"
+    r"_(?P<skip>skip|dense)_(?P<fetch>[a-z]+)(_m(?P<min_taps>\d+))?(_(?P<reduce>cluster|ticket|atomic))?(_d(?P<depth>\d))?(?P<prologue>_pre)?"
 )
 
 
@@ -57,9 +57,6 @@ class Variant:
     """How blocks that share a tile add up: `cluster` reads the others' shared memory (capability 9.0 and up), `ticket`
     lets the last block read slots of global memory, `atomic` adds to global memory in no fixed order."""
 
-    span: int = 1
-    """Neighbouring window positions that one test decides over (v6_fused): fewer jumps, more products with zero."""
-
     depth: int = 1
     """Channels ahead that weights are loaded: 0 frees registers where other warps hide the wait (v6_fused only)."""
     prologue: bool = False
@@ -73,8 +70,6 @@ class Variant:
         for field, most in (("th", 16), ("tw", 16), ("outputs_per_lane", 8), ("warps", 32), ("min_taps", 99)):
             self._check(field, 1 <= getattr(self, field) <= most, f"an integer from 1 to {most}")
         self._check("skip", not self.skip or self.rung in REDUCES, "False for a rung that tests nothing")
-        spans = (1, 2, 3) if self.rung == "v6_fused" and self.skip else (1,)
-        self._check("span", self.span in spans, "1, in a v6_fused that skips also 2 or 3")
         self._check("depth", self.depth in ((0, 1) if self.rung == "v6_fused" else (1,)), "0 or 1, 0 in v6_fused only")
         self._check("prologue", not self.prologue or self.rung == "v6_fused", "False for a rung that fuses nothing")
         if self.rung == "v6_fused":
@@ -103,15 +98,9 @@ class Variant:
         """A file name without spaces; `parse` reads it back."""
         return (
             f"{self.rung}_k{self.k}s{self.stride}_t{self.th}x{self.tw}_o{self.outputs_per_lane}_w{self.warps}"
-            f"_{'skip' if self.skip else 'dense'}_{self.fetch}{self._tests}"
+            f"_{'skip' if self.skip else 'dense'}_{self.fetch}{f'_m{self.min_taps}' if self.skip else ''}"
             f"{f'_{self.reduce}_d{self.depth}' if self.rung == 'v6_fused' else ''}{'_pre' if self.prologue else ''}"
         )
-
-    @property
-    def _tests(self) -> str:
-        if not self.skip:
-            return ""
-        return f"_m{self.min_taps}x{self.span}" if self.span > 1 else f"_m{self.min_taps}"
 
     @classmethod
     def parse(cls, name: str) -> Variant:
@@ -132,7 +121,7 @@ class Variant:
     @property
     def twin(self) -> Variant:
         """The dense twin: every other choice is the same."""
-        return dataclasses.replace(self, skip=False, min_taps=4, span=1)
+        return dataclasses.replace(self, skip=False, min_taps=4)
 
     def source(self, capability: str | None = None) -> KernelSource:
         """The generated kernel, for `kernels.build.build` or the simulator.

@@ -41,8 +41,6 @@ CASES = {
     "v6, one split": (V6(), ConvShape(1, 3, 3, 4, 5), 1, 0.5),
     "v6, two splits, ragged tiles, odd channels": (V6(), ConvShape(2, 5, 3, 4, 5), 2, 0.5),
     "v6, a kernel of clusters, which the simulator has not": (V6(reduce="cluster"), ConvShape(1, 5, 3, 4, 5), 2, 0.5),
-    "v6, a test for two positions": (V6(th=4, tw=7, span=2, warps=1), ConvShape(1, 2, 5, 8, 2), 1, 0.7),
-    "v6, a test for three": (V6(tw=7, span=3, min_taps=1, outputs_per_lane=2), ConvShape(1, 3, 3, 8, 64), 1, 0.7),
     "v6, atomics": (V6(reduce="atomic"), ConvShape(1, 5, 3, 4, 5), 2, 0.5),
     "v6, two outputs a lane": (V6(outputs_per_lane=2), ConvShape(1, 3, 2, 4, 64), 2, 0.5),
     "v6, four outputs a lane": (V6(outputs_per_lane=4), ConvShape(1, 3, 2, 4, 100), 1, 0.5),

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from kernels.sparse.taps import spans, taps, window
+from kernels.sparse.taps import taps, window
 from kernels.sparse.variant import Variant, ladder, variants
 
 
@@ -21,18 +21,11 @@ def test_taps_are_the_terms_of_the_convolution(k, stride):
         assert set(emitted) == terms
 
 
-def test_spans_hold_every_column_once_and_tested_ones_apart():
-    assert spans([False, True, True, True, False], 1) == [[0], [1], [2], [3], [4]]
-    assert spans([False, True, True, True, False], 2) == [[0], [1, 2], [3], [4]]
-    assert spans([True, True, True, False, False, True], 3) == [[0, 1, 2], [3], [4], [5]]
-
-
 def test_a_variant_is_its_name():
     found = [
         *(v for v in variants() if v.rung == "v6_fused"),
         *ladder(),
         Variant("v3_ballot", k=1, stride=2, th=12, tw=1, warps=16, fetch="branch", min_taps=17),
-        Variant("v6_fused", th=4, tw=7, outputs_per_lane=2, warps=16, reduce="cluster", min_taps=8, span=3),
     ]
     assert [Variant.parse(v.name) for v in found] == found
     assert len({v.name for v in found}) == len(found)
