@@ -124,7 +124,7 @@ def arguments(
         "W": shape.W,
         "N": shape.N,
         "Np": padded,
-        "groups": padded // (32 * plan.variant.outputs_per_lane),
+        "groups": -(-padded // (32 * plan.variant.outputs_per_lane)),
         "tiles_w": tiles_w,
         "tiles": tiles_w * -(-shape.H_out // plan.variant.th),
         "tiles_h": -(-shape.H_out // plan.variant.th),
@@ -151,7 +151,7 @@ def weights_are_ready(plan: Plan, w_packed: torch.Tensor) -> bool:
 def _weights(plan: Plan, w_packed: torch.Tensor) -> torch.Tensor:
     """The packed weights, flat; for v6_fused [C, groups of 32·o channels, k·k, 32·o]: all at fixed distances.
 
-    That copy is kept as long as w_packed lives and is not written to.
+    Channels that fill up the last group are zero. That copy is kept as long as w_packed lives and is not written to.
     """
     import torch
 
@@ -161,7 +161,8 @@ def _weights(plan: Plan, w_packed: torch.Tensor) -> torch.Tensor:
     found = _found(w_packed, outputs)
     if found is not None:
         return found
-    packed = w_packed.detach().reshape(plan.shape.C, plan.shape.k**2, -1, 32 * outputs)
+    packed = torch.nn.functional.pad(w_packed.detach(), (0, -w_packed.shape[3] % (32 * outputs)))
+    packed = packed.reshape(plan.shape.C, plan.shape.k**2, -1, 32 * outputs)
     laid_out = packed.transpose(1, 2).contiguous().reshape(-1)
     if laid_out.is_cuda:
         # A launch that overlaps reads weights before it waits for the launch ahead of it, which may be this copy.

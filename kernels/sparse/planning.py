@@ -114,7 +114,9 @@ def plan(
     else:
         wanted = (rung or "v6_fused", skip, shape.k, shape.stride)
         fitting = [v for v in given if (v.rung, v.skip, v.k, v.stride) == wanted]
-        fitting = [v for v in fitting if _padded(shape) % (32 * v.outputs_per_lane) == 0]
+        whole = [v for v in fitting if _padded(shape) % (32 * v.outputs_per_lane) == 0]
+        # v6 can also sum channels that there are not, whose weights are zero: a last resort.
+        fitting = whole or [v for v in fitting if v.rung == "v6_fused"]
         chosen = _of(fitting, shape, sm_count) if fitting else None
     if chosen is None:
         raise UnsupportedShape(

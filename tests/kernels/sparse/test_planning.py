@@ -92,12 +92,20 @@ def test_a_pointwise_shape_takes_a_pointwise_kernel_that_skips_nothing():
     assert cut(plan(shape, 132).variant, shape, 2).splits == 2
 
 
+@pytest.mark.parametrize(("stride", "skip"), itertools.product([1, 2], [True, False]))
+def test_every_number_of_output_channels_has_a_kernel(stride, skip):
+    for n in (1, 8, 32, 96, 160, 200):
+        found = plan(ConvShape(1, 24, 15, 15, n, stride=stride), 132, skip=skip)
+        groups = found.grid[2] // found.splits
+        assert n <= groups * 32 * found.variant.outputs_per_lane
+
+
 def test_two_outputs_a_lane_are_not_chosen_for_an_odd_number_of_32_channels():
     for n, batch in itertools.product((32, 96, 65), (1, 8)):
         for skip in (True, False):
             assert plan(ConvShape(batch, 64, 56, 56, n), 132, skip=skip).variant.outputs_per_lane == 1
     with pytest.raises(UnsupportedShape, match="N = 96"):
-        plan(ConvShape(1, 8, 7, 7, 96), 132, variants=(Variant("v6_fused", th=4, outputs_per_lane=2),))
+        plan(ConvShape(1, 8, 7, 7, 96), 132, rung="v3_ballot", variants=(Variant("v3_ballot", outputs_per_lane=2),))
 
 
 @pytest.mark.parametrize(

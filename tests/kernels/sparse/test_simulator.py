@@ -43,6 +43,7 @@ CASES = {
     "v6, a kernel of clusters, which the simulator has not": (V6(reduce="cluster"), ConvShape(1, 5, 3, 4, 5), 2, 0.5),
     "v6, atomics": (V6(reduce="atomic"), ConvShape(1, 5, 3, 4, 5), 2, 0.5),
     "v6, two outputs a lane": (V6(outputs_per_lane=2), ConvShape(1, 3, 2, 4, 64), 2, 0.5),
+    "v6, two outputs a lane, half of them there": (V6(outputs_per_lane=2), ConvShape(1, 3, 2, 4, 70), 2, 0.5),
     "v6, four outputs a lane": (V6(outputs_per_lane=4), ConvShape(1, 3, 2, 4, 100), 1, 0.5),
     "v6, weights when they are needed": (V6(depth=0), ConvShape(1, 7, 2, 3, 3), 2, 0.5),
     "v6, dense twin, stride 2": (V6(skip=False, stride=2, tw=2), ConvShape(1, 3, 5, 4, 3, stride=2), 1, 0.5),
