@@ -1,0 +1,31 @@
+"""What DTR's campaign measures: its experiments, their cases (axes) and arms, as the rows name them.
+
+Programs. `graph` is the name of a network (frugal.dtr.programs), whose step this machine captured (origin `captured`),
+or of a published log (origin `published`: resnet32, inceptionv4, transformer, lstm, treelstm; only where the mirror has
+it). A captured program's axes are network, batch and the network's own sizes (h, w; seq; depth; hidden; …), the same in
+every experiment; of a published one network and origin alone. The columns network, n, h and w repeat them.
+
+Budgets. `ratio` is a budget over the program's unbudgeted peak, `Log.baseline().memory`; a budget in bytes is
+int(peak × ratio). In every arm arm_json says `budget_bytes`. Arms are `<method>` or `<method>@<key>=<value>,…`.
+
+| experiment | its cases | axes beside those of the program | arms | metrics (unit) |
+|---|---|---|---|---|
+| simulate | one log in the simulator | origin | <heuristic>@ratio=…[,dealloc=ignore or banish][,e_star=lazy or cached][,seed=…] (a heuristic of frugal.dtr.HEURISTICS; absent keys: dealloc evict, e_star maintained, no seed: it draws no lots); plain | overhead, tensor_accesses, heuristic_evals, remats, evictions (1), peak (B); of plain peak (B: ratio 1.0), constants, bottleneck, smallest (B: below it no schedule exists), time_compute (s), operators, storages (1) |
+| chain | the unit chain and its backward pass | layers, bound (2sqrt, sqrt, log2: the budget ⌈2√n⌉, ⌈√n⌉, ⌈log₂ n⌉ units); graph chain | h_dtr, h_dtr_eq, h_local, h_lru, h_size; chen_sqrt, revolve@slots=-2 and -3 (beside the bound), milp where layers is small | remats_per_layer, operations_per_layer (1: first runs among them) |
+| adversary | the graph that an adversary makes against a heuristic | layers (N), bound (B); graph adversary | h_dtr, h_dtr_eq, h_local, h_lru | remats_per_layer (1) |
+| static | one graph, views collapsed, at one budget | origin, ratio; of a chain layers; graph | h_dtr, h_dtr_eq, h_lru, chen_sqrt, chen_greedy, revolve, milp, lp_rounding, lp_bound | overhead (1), peak (B; not of lp_bound); arm_json of milp: `bound`, `gap` |
+| budgets | timed steps | | plain, dtr (no budget), dtr@budget=<ratio> | time (s), regime wall |
+| arms | timed steps | group (eager, compiled) | plain, dtr@budget=…, and a user's: the methods of frugal.dtr.methods | time (s), regime wall |
+| operators | timed: many operators of one class on 8 elements, forward and backward | class, ops (dispatched in a step) | plain, dtr | time (s) of all, regime wall |
+| simulator | timed: a log in the simulator at ratio 0.5 | origin | h_dtr_eq, h_local, h_dtr, h_dtr@e_star=lazy, h_dtr@e_star=cached | time (s), regime wall, one thread |
+| memory | one step of each arm of `budgets` and `arms`; on a GPU in a process of its own | | those | peak_live (B, beside base_bytes), differing (1: how many of the loss, the gradients and the buffers are not plain's bit for bit); on a GPU peak_allocated, peak_reserved (B); of dtr also peak_managed (B), over_budget (B: peak_managed − budget, at most 0), ops, remats, evictions, eager_evictions (1), time_base, time_remat, time_search, time_cost_model, time_dispatch (s), overhead_counted (1: (base + remat) ÷ base by one table of costs), and by the simulator on the captured log under the same budget overhead_predicted, peak_predicted (B), remats_predicted, evictions_predicted (1) |
+| reach | bisection under a cap of memory, fresh processes on a GPU | cap_gib, device (cuda, or meta: bytes of live tensors are counted), grows (batch, seq or depth, which then is no axis) | plain, dtr, and a user's | max_size (1), time_per_sample (s) at it |
+| fragmentation | one step, looked at every so many operators; a GPU's allocator | moment (0 to 63) | dtr@budget=…,expandable=0 or 1, plain@expandable=… | allocated, reserved, largest_hole (B) |
+
+Roles: `ours` dtr and every heuristic; `baseline` all others. Every attempted case leaves rows: what does not fit has the
+status `oom`; what passes its limit of recomputation `failed`, with a reason that begins with `thrash`; what a method or
+a machine does not offer `unsupported`; none of them has a value.
+
+`results/dtr/residency.parquet` is a table for the heat map of the chain of 80 layers: arm, moment (operators run so
+far), tensor, resident (bool). `results/dtr/reach.csv` lists `reach`.
+"""  # noqa: E501 - a table's rows are lines
