@@ -1,7 +1,8 @@
 """DTR: a byte budget for training, kept by evicting tensors and computing them again (Kirisame et al., ICLR 2021).
 
-The simulator: `read_log`, `chain`, `simulate`, `sweep`, `minimum_budget`. What is imported from here is loaded on
-first use; torch is not loaded before.
+The simulator: `read_log`, `chain`, `simulate`, `sweep`, `minimum_budget`. The runtime: `Budget`, `budgeted_step`,
+`capture_log`. Planners that know the graph beforehand: `static_plan`, `static_graph`, `layer_graph`. What is imported
+from here is loaded on first use; torch is not loaded before.
 """
 
 from importlib import import_module
@@ -23,15 +24,20 @@ _PLACES = {
     "Report": "frugal.dtr.report",
     "Roofline": "frugal.dtr.costs",
     "SimResult": "frugal.dtr.sim",
+    "StaticGraph": "frugal.dtr.static",
+    "StaticPlan": "frugal.dtr.static",
     "StepResult": "frugal.dtr.budget",
     "ThrashError": "frugal.dtr.errors",
     "Unsupported": "frugal.dtr.errors",
     "budgeted_step": "frugal.dtr.budget",
     "capture_log": "frugal.dtr.capture",
     "chain": "frugal.dtr.logs",
+    "layer_graph": "frugal.dtr.static",
     "minimum_budget": "frugal.dtr.minbudget",
     "read_log": "frugal.dtr.logs",
     "simulate": "frugal.dtr.sim",
+    "static_graph": "frugal.dtr.static",
+    "static_plan": "frugal.dtr.static",
     "sweep": "frugal.dtr.grid",
 }
 

@@ -1,0 +1,56 @@
+"""Small graphs for tests of the static planners, and schedules judged without any of their arithmetic."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from frugal.dtr import layer_graph
+
+
+def unit_chain(n):
+    """n layers of cost and size 1, a loss that costs nothing, and their backward pass: 2n + 1 nodes."""
+    return layer_graph([1] * n, [1] * n)
+
+
+@st.composite
+def networks(draw, most_layers=6, most_cost=9, most_size=9):
+    """Layer graphs with skips, gradients that stay, and a loss of some size."""
+    n = draw(st.integers(1, most_layers))
+    numbers = lambda most: draw(st.lists(st.integers(0, most), min_size=n, max_size=n))  # noqa: E731
+    inputs = [
+        sorted(draw(st.sets(st.integers(max(0, i - 3), i - 1), min_size=1, max_size=2))) if i else [] for i in range(n)
+    ]
+    return layer_graph(
+        numbers(most_cost), numbers(most_size), inputs, backward_cost=draw(st.integers(0, 2)),
+        loss_cost=draw(st.integers(0, 2)), loss_size=draw(st.integers(0, 2)), gradient_bytes=numbers(2),
+        fixed_bytes=draw(st.integers(0, 3)),
+    )  # fmt: skip
+
+
+def judged(graph, order):
+    """(ns, peak bytes) of a schedule: at every step, what is there is what some later step reads before it is made
+    again, and what has been made and stays."""
+    order, cost, peak = list(order), 0, 0
+    reads = [set(graph.inputs(node).tolist()) for node in range(len(graph))]
+    for at, node in enumerate(order):
+        there = {node}
+        for other in range(len(graph)):
+            made = other in order[:at]
+            assert made or other not in reads[node]
+            for later in order[at:]:
+                if other in reads[later]:
+                    there |= {other} if made else set()
+                    break
+                if later == other:
+                    break
+        stays = sum(int(graph.resident[other]) for other in set(order[:at])) + int(graph.resident[node])
+        peak = max(peak, graph.fixed_bytes + stays + sum(int(graph.size[other]) for other in there))
+        cost += int(graph.cost[node])
+    assert set(order) == set(range(len(graph)))
+    return cost, peak
+
+
+def of_trace(graph, log, trace):
+    """The nodes that a simulated run of `graph.log()` executed, in order."""
+    events = [int(event[1:]) for event in trace.split(";")[:-1] if event[0] in "CR"]
+    ops = log.graph.tensor_op[np.array(events)]
+    return ops[ops > 0] - 1  # the constant is the first operator

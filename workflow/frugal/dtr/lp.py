@@ -1,0 +1,259 @@
+"""The optimum of a static graph as a mixed-integer program, its relaxation's bound, and schedules rounded from that.
+
+P. Jain et al., "Checkmate: Breaking the Memory Wall with Optimal Tensor Rematerialization", MLSys 2020, sections 4 and
+5.1, solved by HiGHS. Stage t ends with the first execution of node t, and within a stage nodes run in order, each at
+most once. R[t, i]: node i runs in stage t; S[t, i]: its value is there when the stage begins; U[t, k]: bytes once k had
+its turn; F[t, e]: the value of i is freed after the edge e = (i, k), or after its own turn (i, i). Minimise Σ c_i R
+subject to
+
+    S[t+1, i] ≤ S[t, i] + R[t, i];  R[t, k] ≤ R[t, i] + S[t, i] for edges (i, k);  R[t, t] = 1
+    F[t, (i, k)] ≤ R[t, k], 1 - S[t+1, i], and 1 - R[t, j] for every later reader j of i
+    U[t, k] = U[t, k-1] + m_k R[t, k] - Σ_{e to k-1} m_i F[t, e] ≤ budget
+
+The paper's 1 - F ≤ h ≤ h_max (1 - F) says the same of whole numbers; taken apart the rows bound the relaxation more
+closely, and F needs not be an integer. What stays once it is made (`resident`) is added stage by stage.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
+from scipy.sparse import csr_array
+
+from frugal.dtr.chen import plan_chen
+from frugal.dtr.static import StaticGraph, StaticPlan, cheapest
+
+EXACT_NODES = 33  # the largest graph whose program is known to be solved to the end
+MOST_NODES = 128  # variables and rows grow with the square, and time faster
+THRESHOLDS = tuple(i / 10 for i in range(1, 10))
+ROUNDED_BUDGET = 0.9  # of the budget, for the relaxation that is rounded: rounding up needs room
+_TOLERANCE = 1e-6  # of the solver, relative to the budget and to the cost
+_OPTIMAL, _TIME, _INFEASIBLE = 0, 1, 2  # OptimizeResult.status
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class _Program:
+    """Where the variables of R, S, U and F stand, and the rows of a graph; U in units of the budget."""
+
+    graph: StaticGraph
+
+    @cached_property
+    def edges(self) -> list[tuple[int, int]]:
+        """(i, k): after k's turn i may be freed; only values that have bytes."""
+        graph = self.graph
+        pairs = [(int(i), k) for k in range(len(graph)) for i in (*graph.inputs(k), k)]
+        return [(i, k) for i, k in pairs if graph.size[i]]
+
+    def r(self, t: int, i: int) -> int:
+        return t * (t + 1) // 2 + i
+
+    def s(self, t: int, i: int) -> int:
+        return self._triangle + t * (t - 1) // 2 + i
+
+    def u(self, t: int, k: int) -> int:
+        return self._triangle + self._strict + self.r(t, k)
+
+    @property
+    def _triangle(self) -> int:
+        return len(self.graph) * (len(self.graph) + 1) // 2
+
+    @property
+    def _strict(self) -> int:
+        return len(self.graph) * (len(self.graph) - 1) // 2
+
+    @cached_property
+    def frees(self) -> dict[tuple[int, int, int], int]:
+        """(t, i, k) → variable F."""
+        wanted = [(t, i, k) for t in range(len(self.graph)) for i, k in self.edges if k <= t]
+        return {key: 2 * self._triangle + self._strict + n for n, key in enumerate(wanted)}
+
+    @property
+    def variables(self) -> int:
+        return 2 * self._triangle + self._strict + len(self.frees)
+
+    @cached_property
+    def rows(self) -> tuple[LinearConstraint, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(rows without bytes, triplets of the equations of U: row, column, bytes)."""
+        graph, nodes = self.graph, len(self.graph)
+        entries: list[tuple[int, int, float]] = []
+        above: list[float] = []
+
+        def at_most(bound: float, *terms: tuple[int, float]) -> None:
+            entries.extend((len(above), column, factor) for column, factor in terms)
+            above.append(bound)
+
+        for t in range(nodes):
+            if t + 1 < nodes:
+                for i in range(t + 1):
+                    stays = ((self.s(t, i), -1.0),) if i < t else ()
+                    at_most(0, (self.s(t + 1, i), 1.0), (self.r(t, i), -1.0), *stays)
+            for k in range(t + 1):
+                for i in graph.inputs(k).tolist():
+                    at_most(0, (self.r(t, k), 1.0), (self.r(t, i), -1.0), (self.s(t, i), -1.0))
+        for (t, i, k), free in self.frees.items():
+            at_most(0, (free, 1.0), (self.r(t, k), -1.0))
+            if t + 1 < nodes:
+                at_most(1, (free, 1.0), (self.s(t + 1, i), 1.0))
+            for j in graph.users[i]:
+                if k < j <= t:
+                    at_most(1, (free, 1.0), (self.r(t, j), 1.0))
+        row, column, factor = (np.array(part) for part in zip(*entries, strict=True)) if entries else ([], [], [])
+        matrix = csr_array((factor, (row, column)), shape=(len(above), self.variables))
+        return LinearConstraint(matrix, -np.inf, np.array(above)), self._bytes()
+
+    def _bytes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """U[t, k] - U[t, k-1] - m_k R[t, k] + ... = what is resident when the stage begins (k = 0), else 0."""
+        graph, entries = self.graph, []
+        frees: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for (t, i, k), free in self.frees.items():
+            frees.setdefault((t, k), []).append((free, int(graph.size[i])))
+        for t in range(len(graph)):
+            for k in range(t + 1):
+                row = self.r(t, k)
+                entries.append((row, self.r(t, k), -int(graph.size[k] + graph.resident[k])))
+                if k == 0:
+                    entries += [(row, self.s(t, i), -int(graph.size[i])) for i in range(t)]
+                else:
+                    entries += [(row, free, size) for free, size in frees.get((t, k - 1), ())]
+                    # made a second time, what is resident already is thrown away
+                    entries.append((row, self.r(t, k - 1), int(graph.resident[k - 1])))
+        return tuple(np.array(part) for part in zip(*entries, strict=True))
+
+    def solve(
+        self, budget: int, *, whole: bool, time_limit_s: float, gap: float, most: int | None = None
+    ) -> OptimizeResult:
+        """HiGHS on the program, or its relaxation; `most` ns is a cost that can be had. The objective is in units of
+        a run that computes every node once."""
+        graph, nodes = self.graph, len(self.graph)
+        rows, (row, column, size) = self.rows
+        unit, base = float(budget), max(1, graph.base_cost)
+        every = np.arange(self._triangle)
+        at = np.setdiff1d(every, [self.r(t, 0) for t in range(nodes)])  # rows with a k before theirs
+        matrix = csr_array(
+            (
+                np.concatenate([size / unit, np.ones(self._triangle), -np.ones(len(at))]),
+                (
+                    np.concatenate([row, every, at]),
+                    np.concatenate([column, self.u(0, 0) + every, self.u(0, 0) + at - 1]),
+                ),
+            ),
+            shape=(self._triangle, self.variables),
+        )
+        resident = graph.fixed_bytes + np.concatenate([[0], np.cumsum(graph.resident)[:-1]])
+        begins = np.zeros(self._triangle)
+        begins[[self.r(t, 0) for t in range(nodes)]] = resident / unit
+        cost = np.zeros(self.variables)
+        for t in range(nodes):
+            cost[self.r(t, 0) : self.r(t, t) + 1] = graph.cost[: t + 1] / base
+        low, integer = np.zeros(self.variables), np.zeros(self.variables)
+        low[[self.r(t, t) for t in range(nodes)]] = 1
+        integer[: self.u(0, 0)] = whole
+        constraints = [rows, LinearConstraint(matrix, begins, begins)]
+        if most is not None:
+            constraints.append(LinearConstraint(csr_array(cost[None]), -np.inf, most / base * (1 + _TOLERANCE)))
+        return milp(
+            cost,
+            integrality=integer,
+            bounds=Bounds(low, 1),
+            constraints=constraints,
+            options={"time_limit": time_limit_s, "mip_rel_gap": gap},
+        )
+
+    def runs(self, solution: np.ndarray) -> np.ndarray:
+        """R of a solution as a schedule."""
+        chosen = [i for t in range(len(self.graph)) for i in range(t + 1) if i == t or solution[self.r(t, i)] > 0.5]
+        return np.array(chosen, np.int64)
+
+    def rounded(self, solution: np.ndarray, threshold: float) -> np.ndarray:
+        """The schedule that keeps what S keeps to at least a threshold, and computes no more than that needs."""
+        nodes, order = len(self.graph), []
+        there: set[int] = set()
+        for t in range(nodes):
+            after = {i for i in range(t + 1) if t + 1 < nodes and solution[self.s(t + 1, i)] >= threshold}
+            wanted = ({t} | after) - there
+            for i in range(t, -1, -1):
+                if i in wanted:
+                    wanted |= set(self.graph.inputs(i).tolist()) - there
+            order += sorted(wanted)
+            there = after
+        return np.array(order, np.int64)
+
+
+def plan_milp(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: float) -> StaticPlan:
+    """The optimum, or what was found in time, with the solver's bound; at most as dear as the best of Chen's."""
+    refused = _refused(graph, "milp", budget)
+    if refused:
+        return refused
+    known = [plan_chen(graph, name, budget) for name in ("chen_sqrt", "chen_greedy", "chen_greedy_linear")]
+    known = sorted((plan for plan in known if plan.status == "ok"), key=lambda plan: (plan.cost_ns, plan.peak_bytes))
+    program, bound, asked = _Program(graph), None, budget
+    for _ in range(_TRIES):
+        most = known[0].cost_ns if known else None
+        found = program.solve(asked, whole=True, time_limit_s=time_limit_s, gap=gap, most=most)
+        if bound is None and found.get("mip_dual_bound") is not None:  # later tries have another budget
+            bound = _bound(graph, found.mip_dual_bound)
+        if found.x is None:
+            break
+        plan = cheapest(graph, "milp", budget, [program.runs(found.x)])
+        if plan.status == "ok":
+            known.append(plan)
+            break
+        asked = int(asked * (1 - 10 * _TOLERANCE)) - 1  # the solver's tolerance is bytes here: ask for a little less
+    if not known:
+        if found.status == _INFEASIBLE:
+            return StaticPlan("milp", budget, "oom", "no frontier-advancing schedule fits into the budget")
+        return StaticPlan("milp", budget, "timeout", f"no schedule was found in {time_limit_s:g} s", bound_ns=bound)
+    best = min(known, key=lambda plan: plan.cost_ns)
+    reason = "" if found.status == _OPTIMAL else f"not solved to the end in {time_limit_s:g} s"
+    distance = None if bound is None else (best.cost_ns - bound) / max(1, best.cost_ns)
+    return replace(
+        best, method="milp", reason=reason, bound_ns=bound, gap=distance,
+        optimal=found.status == _OPTIMAL and distance is not None and distance <= gap + 2 * _TOLERANCE,
+    )  # fmt: skip
+
+
+def plan_rounding(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: float) -> StaticPlan:
+    """The cheapest schedule that fits of those rounded from the relaxation at ROUNDED_BUDGET of the budget."""
+    refused = _refused(graph, "lp_rounding", budget)
+    if refused:
+        return refused
+    program = _Program(graph)
+    found = program.solve(max(1, int(budget * ROUNDED_BUDGET)), whole=False, time_limit_s=time_limit_s, gap=gap)
+    if found.status != _OPTIMAL:
+        return _unsolved("lp_rounding", budget, found, time_limit_s)
+    return cheapest(graph, "lp_rounding", budget, [program.rounded(found.x, theta) for theta in THRESHOLDS])
+
+
+def plan_bound(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: float) -> StaticPlan:
+    """No schedule, only `bound_ns`: the relaxation at the full budget."""
+    refused = _refused(graph, "lp_bound", budget)
+    if refused:
+        return refused
+    found = _Program(graph).solve(budget, whole=False, time_limit_s=time_limit_s, gap=gap)
+    if found.status != _OPTIMAL:
+        return _unsolved("lp_bound", budget, found, time_limit_s)
+    return StaticPlan("lp_bound", budget, "ok", bound_ns=_bound(graph, found.fun))
+
+
+def _bound(graph: StaticGraph, objective: float) -> int:
+    """Whole ns of an objective, less what the solver's tolerance may have added; a run costs its base at least."""
+    base = graph.base_cost
+    return max(base, math.ceil(base * objective * (1 - _TOLERANCE)))
+
+
+def _refused(graph: StaticGraph, method: str, budget: int) -> StaticPlan | None:
+    if len(graph) > MOST_NODES:
+        reason = f"{len(graph)} nodes; the program is written for {MOST_NODES} at most: take a smaller network"
+        return StaticPlan(method, budget, "unsupported", reason)
+    return None
+
+
+def _unsolved(method: str, budget: int, found: OptimizeResult, time_limit_s: float) -> StaticPlan:
+    if found.status == _INFEASIBLE:
+        return StaticPlan(method, budget, "oom", "even the relaxation has no solution within the budget")
+    return StaticPlan(method, budget, "timeout", f"the relaxation was not solved in {time_limit_s:g} s")
