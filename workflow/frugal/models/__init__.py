@@ -2,33 +2,44 @@
 
 model = build("resnet50")                         # untrained
 model = build("vgg16", width_divisor=16)          # SFT's, with a sixteenth of the channels
+model = build("resnet1202")                       # DTR's, for 32 × 32 images
 model, info = load_network(path)                  # with the weights that `frugal.models.weights.convert` wrote
+
+Networks that read no image have no name here: `frugal.models.recurrent`, `transformer`, `gan`.
 """
 
 import difflib
 
 from torch import nn
 
-from frugal.models import darknet, densenet, resnet, unet, vgg
+from frugal.models import darknet, densenet, inception, resnet, unet, vgg
 from frugal.models.errors import UnknownNetwork, WeightsError
 
 NETWORKS = {
     "darknet19": darknet.darknet19,
     "darknet19_bn": darknet.darknet19_bn,
+    "densenet100": densenet.densenet100,
     "densenet121": densenet.densenet121,
     "densenet169": densenet.densenet169,
     "densenet201": densenet.densenet201,
+    "inceptionv4": inception.inceptionv4,
     "resnet18": resnet.resnet18,
+    "resnet32": resnet.resnet32,
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
     "resnet101": resnet.resnet101,
     "resnet152": resnet.resnet152,
+    "resnet1202": resnet.resnet1202,
+    "unet": unet.unet,
     "unet_small": unet.unet_small,
     "vgg16": vgg.vgg16,
     "vgg16_bn": vgg.vgg16_bn,
 }
-# Whose weights are published, and in which definitions; the others are SFT's, trained from scratch, and have one each.
-WITH_WEIGHTS = tuple(name for name in NETWORKS if name.startswith(("densenet", "resnet")))
+# DTR's and SFT's are trained from scratch, and have one definition each.
+DTR = ("densenet100", "inceptionv4", "resnet32", "resnet1202", "unet")
+SFT = ("darknet19", "darknet19_bn", "unet_small", "vgg16", "vgg16_bn")
+# Whose weights are published, and in which definitions.
+WITH_WEIGHTS = tuple(name for name in NETWORKS if name not in (*DTR, *SFT))
 DEFINITIONS = ("torchvision_v1.5", "keras_v1")
 WITHOUT_KERAS = ("resnet18", "resnet34")
 
@@ -37,7 +48,9 @@ __all__ = ["DEFINITIONS", "NETWORKS", "WITH_WEIGHTS", "UnknownNetwork", "Weights
 
 def definitions(name: str) -> tuple[str, ...]:
     """The definitions of a network in NETWORKS, the one that `build` takes unasked first."""
-    if name not in WITH_WEIGHTS:
+    if name in DTR:
+        return ("dtr",)
+    if name in SFT:
         return ("sft",)
     return DEFINITIONS[:1] if name in WITHOUT_KERAS else DEFINITIONS
 
@@ -47,9 +60,10 @@ def build(
 ) -> nn.Module:
     """Build an untrained network, in training mode as torch does: [B, 3, H, W] float32 → [B, num_classes].
 
-    The output are logits; SFT's vgg and darknet end in a softmax, a U-Net has an output for each pixel. Without a
-    definition the first of `definitions(name)` is taken, without num_classes the network's own. `width_divisor` d makes
-    every width max(2, width // d). Raises UnknownNetwork for a name, a definition or a width that is not here.
+    The output are logits; SFT's vgg and darknet end in a softmax, densenet100 in its logarithm, and a U-Net has an
+    output for each pixel. Without a definition the first of `definitions(name)` is taken, without num_classes the
+    network's own. `width_divisor` d makes every width max(2, width // d). Raises UnknownNetwork for a name, a
+    definition or a width that is not here.
     """
     if name not in NETWORKS:
         near = difflib.get_close_matches(str(name), NETWORKS, n=1)

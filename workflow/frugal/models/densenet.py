@@ -2,6 +2,8 @@
 
 Keras' and torchvision's graphs are the same and no convolution has a bias; the definitions differ in batch norm's eps
 alone (``torchvision_v1.5`` 1e-5, ``keras_v1`` 1.001e-5). Parameter names and shapes are torchvision's.
+
+``densenet100`` is the paper's DenseNet-BC with growth 12 for 32 × 32 images (section 4.2, table 2), as DTR trains it.
 """
 
 import torch
@@ -11,34 +13,41 @@ from torch.nn import functional
 from frugal.models.resnet import BATCH_NORM_EPS
 
 GROWTH = 32
-BOTTLENECK = 4 * GROWTH  # channels between the 1×1 and the 3×3 convolution of a layer
+BOTTLENECK = 4  # channels between the 1×1 and the 3×3 convolution of a layer, in growths
 STEM = 64
+CIFAR_GROWTH = 12
 
 
 class DenseLayer(nn.Module):
-    """Batch norm, ReLU, 1×1, batch norm, ReLU, 3×3: [B, c_in, H, W] → the 32 new channels [B, 32, H, W]."""
+    """Batch norm, ReLU, 1×1, batch norm, ReLU, 3×3: [B, c_in, H, W] → the new channels [B, growth, H, W].
 
-    def __init__(self, c_in: int, eps: float):
+    dropout: of the new channels (section 4.2).
+    """
+
+    def __init__(self, c_in: int, eps: float, growth: int = GROWTH, dropout: float = 0.0):
         super().__init__()
+        between = BOTTLENECK * growth
         self.norm1 = nn.BatchNorm2d(c_in, eps=eps)
         self.relu1 = nn.ReLU(inplace=True)
-        self.conv1 = nn.Conv2d(c_in, BOTTLENECK, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(BOTTLENECK, eps=eps)
+        self.conv1 = nn.Conv2d(c_in, between, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(between, eps=eps)
         self.relu2 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(BOTTLENECK, GROWTH, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(between, growth, 3, padding=1, bias=False)
+        self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(self.relu1(self.norm1(x)))
-        return self.conv2(self.relu2(self.norm2(x)))
+        x = self.conv2(self.relu2(self.norm2(x)))
+        return functional.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class DenseBlock(nn.Module):
-    """Layers that each read all channels before them: [B, c_in, H, W] → [B, c_in + 32·depth, H, W]."""
+    """Layers that each read all channels before them: [B, c_in, H, W] → [B, c_in + growth·depth, H, W]."""
 
-    def __init__(self, depth: int, c_in: int, eps: float):
+    def __init__(self, depth: int, c_in: int, eps: float, growth: int = GROWTH, dropout: float = 0.0):
         super().__init__()
         for index in range(depth):
-            self.add_module(f"denselayer{index + 1}", DenseLayer(c_in + index * GROWTH, eps))
+            self.add_module(f"denselayer{index + 1}", DenseLayer(c_in + index * growth, eps, growth, dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         features = [x]
@@ -100,3 +109,33 @@ def densenet169(definition: str = "torchvision_v1.5", num_classes: int = 1000) -
 
 def densenet201(definition: str = "torchvision_v1.5", num_classes: int = 1000) -> DenseNet:
     return DenseNet((6, 12, 48, 32), definition, num_classes)
+
+
+class CifarDenseNet(nn.Module):
+    """A 3×3 stem, three dense blocks of 16 layers with transitions between them, mean over the pixels, a classifier.
+
+    Input [B, 3, H, W] float32; output [B, num_classes] logarithms of probabilities.
+    """
+
+    def __init__(self, num_classes: int, dropout: float):
+        super().__init__()
+        eps, channels = BATCH_NORM_EPS["torchvision_v1.5"], 2 * CIFAR_GROWTH
+        self.features = nn.Sequential()
+        self.features.add_module("conv0", nn.Conv2d(3, channels, 3, padding=1, bias=False))
+        for stage in (1, 2, 3):
+            self.features.add_module(f"denseblock{stage}", DenseBlock(16, channels, eps, CIFAR_GROWTH, dropout))
+            channels += 16 * CIFAR_GROWTH
+            if stage < 3:
+                self.features.add_module(f"transition{stage}", Transition(channels, eps))
+                channels //= 2
+        self.features.add_module("norm", nn.BatchNorm2d(channels, eps=eps))
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = functional.relu(self.features(x), inplace=True)
+        pooled = functional.avg_pool2d(features, features.shape[-2:])
+        return functional.log_softmax(self.classifier(torch.flatten(pooled, 1)), 1)
+
+
+def densenet100(num_classes: int = 10, dropout: float = 0.0) -> CifarDenseNet:
+    return CifarDenseNet(num_classes, dropout)
