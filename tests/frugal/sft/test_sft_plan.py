@@ -76,7 +76,7 @@ def test_the_table_has_a_line_a_segment_and_the_peaks_composition():
     ("kwargs", "sentence"),
     [
         ({"cuts": ["pool9"]}, r"no map 'pool9' to cut at: take one of .*pool5"),
-        ({"kinds": ["tiles", "tiles"]}, r"2 kinds and 1 tiles for 1 segments: .*end in pool5"),
+        ({"kinds": ["tiles", "tiles"]}, r"2 kinds, 1 tiles and 1 stacks for 1 segments: .*end in pool5"),
         ({"kinds": ["tile"]}, r"pool5: kind 'tile' is none: take one of store, checkpoint, tiles, strips"),
         ({"tiles": [(3, 1)]}, r"pool5: 3 × 1 windows of 2 × 3 positions"),
         ({"tiles": [(1, 4)]}, r"pool5: 1 × 4 windows of 2 × 3 positions"),

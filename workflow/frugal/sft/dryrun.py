@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from frugal.sft.host import HostImage, Place
 from frugal.sft.meta import Autocast, FrozenNorm
 from frugal.sft.plans import Plan
 from frugal.sft.segments import Schedule, Step, schedule
+from frugal.sft.stacks import Stack, classes, shape_of
 from frugal.sft.strips import Strips
 from frugal.sft.sums import Call
 from frugal.sft.tiles import Tiles
@@ -99,7 +100,7 @@ def sampled(ready: Schedule) -> Schedule:
 
 def _sampled_step(step: Step) -> Step:
     if isinstance(step.run, Tiles):
-        few = _FewTiles(step.run.work, step.run.rows, step.run.columns, step.run.hosted)
+        few = _FewTiles(step.run.work, step.run.rows, step.run.columns, step.run.hosted, step.run.stack)
         return dataclasses.replace(step, run=few)
     if isinstance(step.run, Strips):
         return dataclasses.replace(step, run=_FewStrips(step.run))
@@ -107,34 +108,22 @@ def _sampled_step(step: Step) -> Step:
 
 
 class _FewTiles(Tiles):
-    """The first two tiles, between which the sums of gradients come to be, and one of each class of the others."""
+    """The first two stacks, between which the sums of gradients come to be, and one of each class of the others."""
 
-    def __iter__(self) -> Iterator[tuple[Span, Span]]:
-        seen: set[tuple] = set()
-        rows, columns = _classes(self.rows), _classes(self.columns)
-        for i, row in enumerate(self.rows):
-            for j, column in enumerate(self.columns):
-                kind = rows[i], columns[j]
-                if self.hosted:  # a tile meets what its neighbours have on their way
-                    kind = *kind, rows[max(0, i - 1) : i + 2], columns[max(0, j - 1) : j + 2]
-                if i * len(columns) + j < 2:
-                    yield row, column
-                elif kind not in seen:
-                    seen.add(kind)
-                    yield row, column
+    def order(self) -> tuple[Stack, ...]:
+        rows, columns = (_kinds(spans, self.hosted) for spans in (self.rows, self.columns))
+        kept: dict[tuple, Stack] = {}
+        for index, stack in enumerate(super().order()):
+            kind = tuple((rows[id(row)], columns[id(column)]) for row, column in stack)
+            kept.setdefault((index,) if index < 2 else kind, stack)
+        return tuple(kept.values())
 
 
-def _classes(spans: Sequence[Span]) -> tuple[int, ...]:
-    """Of each span the number of its shape."""
-    numbers: dict[tuple, int] = {}
-    return tuple(numbers.setdefault(_shape(span), len(numbers)) for span in spans)
-
-
-def _shape(span: Span) -> tuple:
-    """All that decides what a window allocates along an axis."""
-    lengths = tuple(hi - lo for lo, hi in span.at.values())
-    made = tuple(hi - lo for lo, hi in span.made.values())
-    return lengths, made, tuple(span.reads.items())
+def _kinds(spans: Sequence[Span], hosted: Collection[str]) -> dict[int, tuple[int, ...]]:
+    """Of each span its class; beside host memory with its neighbours', whose windows are on their way with it."""
+    found = classes(spans)
+    beside = [found[max(0, i - 1) : i + 2] if hosted else () for i in range(len(found))]
+    return {id(span): (kind, *around) for span, kind, around in zip(spans, found, beside, strict=True)}
 
 
 class _FewStrips:
@@ -142,7 +131,7 @@ class _FewStrips:
 
     def __init__(self, strips: Strips) -> None:
         steps = strips.steps
-        kinds = [(_shape(step.rows), tuple(step.kept.items())) for step in steps]
+        kinds = [(shape_of(step.rows), tuple(step.kept.items())) for step in steps]
         kept = [
             i
             for i in range(len(steps))

@@ -31,6 +31,7 @@ class Segment:
     computed twice), `checkpoint` (the whole at once, computed again in the backward pass), `tiles` (th × tw tiles of
     the output) or `strips` (th strips of full width with carried rows, cut at `rows`: 0 = o_0 < … < o_th = H).
     boundary, carry: where the output and the carried rows lie between the passes, `device` or `host`.
+    stack: so many tiles of one shape run at once, as one batch.
     """
 
     inputs: tuple[str, ...]
@@ -41,6 +42,7 @@ class Segment:
     rows: tuple[int, ...] = ()
     boundary: str = "device"
     carry: str = "device"
+    stack: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,15 @@ class Plan:
         cuts: Sequence[str] = (),
         kinds: Sequence[str] | None = None,
         tiles: Sequence[tuple[int, int]] | None = None,
+        stacks: Sequence[int] | None = None,
         training: bool = True,
         allow_dropout: bool = False,
     ) -> Plan:
         """A plan by hand. cuts: maps to keep, besides the body's output and those whose statistics are needed.
 
         kinds, tiles: one a segment, in the order of their outputs; tiles is (th, tw), for strips (number of strips, 1).
-        Without kinds every segment has `tiles`; without tiles 1 × 1. Raises PlanError, ShapeError and UnsupportedOp.
+        stacks: of each, how many tiles of one shape run at once. Without kinds every segment has `tiles`; without tiles
+        1 × 1; without stacks tiles run one by one. Raises PlanError, ShapeError and UnsupportedOp.
         """
         shape = checked_shape(image_shape)
         graph = trace(model, allow_dropout=allow_dropout).sized(shape)
@@ -91,12 +95,16 @@ class Plan:
         parts = graph.cut(cuts)
         kinds = [TILES] * len(parts) if kinds is None else list(kinds)
         tiles = [(1, 1)] * len(parts) if tiles is None else list(tiles)
-        if not len(kinds) == len(tiles) == len(parts):
+        stacks = [1] * len(parts) if stacks is None else list(stacks)
+        if not len(kinds) == len(tiles) == len(stacks) == len(parts):
             raise PlanError(
-                f"{len(kinds)} kinds and {len(tiles)} tiles for {len(parts)} segments: give one each for the segments "
-                f"that end in {', '.join(part.output for part in parts)}"
+                f"{len(kinds)} kinds, {len(tiles)} tiles and {len(stacks)} stacks for {len(parts)} segments: give one "
+                f"each for the segments that end in {', '.join(part.output for part in parts)}"
             )
-        segments = [segment(part, shapes, kind, *grid) for part, kind, grid in zip(parts, kinds, tiles, strict=True)]
+        segments = [
+            segment(part, shapes, kind, *grid, stack=stack)
+            for part, kind, grid, stack in zip(parts, kinds, tiles, stacks, strict=True)
+        ]
         plan = cls(shape, tuple(segments), training)
         check(plan, graph, shapes)
         return plan
@@ -129,6 +137,7 @@ class Plan:
         lines = [f"{'segment':<32} {'kind':<10} {'windows':>9}  place"]
         for each in self.segments:
             windows = f"{each.th} × {each.tw}" if each.kind in (TILES, STRIPS) else "1"
+            windows += f" by {each.stack}" if each.stack > 1 else ""
             place = each.boundary + (f", carries on the {each.carry}" if each.kind == STRIPS else "")
             lines.append(f"{each.output:<32} {each.kind:<10} {windows:>9}  {place}")
         if self.predicted_peak_bytes is not None:
@@ -144,14 +153,14 @@ class Plan:
     __str__ = table
 
 
-def segment(part: Part, shapes: Mapping[str, Shape], kind: str, th: int = 1, tw: int = 1, **places: str) -> Segment:
+def segment(part: Part, shapes: Mapping[str, Shape], kind: str, th: int = 1, tw: int = 1, **more: str | int) -> Segment:
     """A segment of so many windows; strips are cut where the largest is as small as can be. Raises PlanError."""
     rows: tuple[int, ...] = ()
     if kind == STRIPS and 1 <= th <= shapes[part.output][2]:
         sizes = {name: shape[2] for name, shape in shapes.items()}
         row_bytes = {name: prod(shapes[name]) // shapes[name][2] for name in map_names(part)}
         rows = ranges.marks(part.nodes, part.output, th, sizes, row_bytes)
-    return Segment(part.inputs, part.output, kind, th, tw, rows, **places)
+    return Segment(part.inputs, part.output, kind, th, tw, rows, **more)
 
 
 def map_names(part: Part) -> tuple[str, ...]:
@@ -184,12 +193,24 @@ def check(plan: Plan, graph: Graph, shapes: Mapping[str, Shape]) -> None:
             raise PlanError(
                 f"{each.output}: {each.kind} in {each.th} × {each.tw} windows: {single[0]} × {single[1]} it is"
             )
+        _check_stack(each, parts[each.output], shapes)
         if each.kind == STRIPS:
             cuts = list(each.rows)
             if len(cuts) != each.th + 1 or cuts[0] != 0 or cuts[-1] != height or cuts != sorted(set(cuts)):
                 raise PlanError(
                     f"{each.output}: strips cut at {each.rows}: {each.th + 1} rising rows from 0 to {height} are needed"
                 )
+
+
+def _check_stack(each: Segment, part: Part, shapes: Mapping[str, Shape]) -> None:
+    most = each.th * each.tw if each.kind == TILES else 1
+    if not 1 <= each.stack <= most:
+        raise PlanError(f"{each.output}: {each.stack} of {most} windows at once: take from 1 to {most}")
+    if each.stack > 1 and part.vectors and shapes[each.output][0] > 1:
+        raise PlanError(
+            f"{each.output}: {each.stack} windows at once of {shapes[each.output][0]} images, each with its own "
+            f"{part.vectors[0]}: run them one by one, or train on one image at a time"
+        )
 
 
 def _check_one_of(what: str, each: Segment, value: Any, allowed: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from frugal.sft import nodes
 from frugal.sft.errors import PlanError, ShapeError, UnsupportedOp
 from frugal.sft.graph import Graph, Part, Shape, trace
+from frugal.sft.graphs import Graphs, Pool
 from frugal.sft.host import HostImage, Place
 from frugal.sft.nodes import Node
 from frugal.sft.norm import spatial_mean, statistics
@@ -85,6 +86,9 @@ class SegmentedSequential(nn.Module):
     for each new shape under `budget_bytes`, which may put maps into `host_budget_bytes` of host memory. Without either,
     one segment runs as `checkpoint` does.
     allow_dropout: dropout in the body draws another mask than the model's. A second derivative raises RuntimeError.
+    graphs: with a plan on a GPU, tiles are recorded as CUDA graphs, one a shape, and replayed from then on, which
+    spares the launches of small ones. It takes memory beside the plan's: the segments' weights again, and the largest
+    tile's bytes between steps too. `unrecorded` says which segments have tiles that run without, and why.
     """
 
     def __init__(
@@ -95,17 +99,20 @@ class SegmentedSequential(nn.Module):
         budget_bytes: int | None = None,
         host_budget_bytes: int = 0,
         allow_dropout: bool = False,
+        graphs: bool = False,
     ) -> None:
         super().__init__()
         if plan is not None and budget_bytes is not None:
             raise PlanError("plan and budget_bytes together: give the plan, or the budget to plan under")
+        if graphs and plan is None:
+            raise PlanError("graphs without a plan: their memory is in no budget; plan first, then give the plan")
         # Not as a submodule, which would put "model." before every name.
         self.__dict__["model"] = model
         for shared in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             self.__dict__[shared] = model.__dict__[shared]
         self.training = model.training
         self.plan, self.budget_bytes, self.allow_dropout = plan, budget_bytes, allow_dropout
-        self.host_budget_bytes = host_budget_bytes
+        self.host_budget_bytes, self.graphs = host_budget_bytes, graphs
         self._graph: Graph | None = None
         self._schedules: dict[Any, Schedule] = {}
         if plan is not None:
@@ -138,8 +145,16 @@ class SegmentedSequential(nn.Module):
         settings = {} if self.plan is not None or self.budget_bytes is None else _settings(self.model, x)
         key = shape, torch.is_grad_enabled(), *settings.values()
         if key not in self._schedules:
-            self._schedules[key] = schedule(self._graph, self.plan or self._planned(shape, settings))
+            made = self.plan or self._planned(shape, settings)
+            self._schedules[key] = schedule(self._graph, made, graphs=self.graphs)
         return self._schedules[key]
+
+    @property
+    def unrecorded(self) -> dict[str, str]:
+        """{segment: why some of its tiles ran without a CUDA graph}, of those that have run with `graphs`."""
+        steps = [step for ready in self._schedules.values() for step in ready.steps]
+        graphs = {step.output: step.run.graphs for step in steps if isinstance(step.run, Tiles) and step.run.graphs}
+        return {name: next(iter(each.refused.values())) for name, each in graphs.items() if each.refused}
 
     def _planned(self, shape: Shape, settings: Mapping[str, Any]) -> Plan:
         if self.budget_bytes is None:
@@ -165,20 +180,21 @@ def _settings(model: nn.Module, x: Tensor | HostImage) -> dict[str, Any]:
     }
 
 
-def schedule(graph: Graph, plan: Plan) -> Schedule:
-    """Make a plan ready. Raises PlanError for another network's."""
+def schedule(graph: Graph, plan: Plan, *, graphs: bool = False) -> Schedule:
+    """Make a plan ready; graphs: to record its tiles. Raises PlanError for another network's."""
     graph = graph.sized(plan.image_shape)
     shapes = graph.shapes(plan.image_shape)
     check(plan, graph, shapes)
     segments = {each.output: each for each in plan.segments}
     parts = {part.output: part for part in graph.cut(segments)}
     hosted = frozenset(each.output for each in plan.segments if each.boundary == "host")
+    pool = Pool() if graphs else None
     made: list[Step] = []
     for node in graph.nodes:
         if node.name in parts:
             part = parts[node.name]
             mean = graph.head.mean is not None and node.name == graph.output
-            run = _runner(Work(part, shapes, mean), segments[node.name], hosted)
+            run = _runner(Work(part, shapes, mean), segments[node.name], hosted, pool)
             made.append(Step(node.name, part, run, None, ()))
         elif node.whole:
             made.append(Step(node.name, None, None, node, ()))
@@ -194,13 +210,14 @@ def schedule(graph: Graph, plan: Plan) -> Schedule:
     return Schedule(graph, shapes, tuple(reversed(steps)), readers)
 
 
-def _runner(work: Work, segment: Segment, hosted: frozenset[str]) -> Runner:
+def _runner(work: Work, segment: Segment, hosted: frozenset[str], pool: Pool | None) -> Runner:
     beside = hosted.intersection((*work.part.inputs, work.part.output))
     if segment.kind == STORE:
         return Stored(work, beside)
     if segment.kind == STRIPS:
         return Strips.of(work, segment.rows, beside, segment.carry)
-    return Tiles.of(work, segment.th, segment.tw, beside)
+    graphs = None if pool is None else Graphs(work, pool)
+    return Tiles.of(work, segment.th, segment.tw, beside, segment.stack, graphs)
 
 
 def _whole(node: Node, values: Mapping[str, Tensor | HostImage], shapes: Mapping[str, Shape], call: Call) -> Tensor:

@@ -143,7 +143,7 @@ class _Stripped(torch.autograd.Function):
                     layouts.append({name: (x.shape, x.stride()) for name, x in carry.items()})
                     kept.append(carry if strips.carry == "device" else _on_host(carry, copies))
                 y, carry = _run(strips, step, _new(coming), carry, vectors, own)
-                output.put(y, step.rows, strips.columns)
+                output.put(y, [(step.rows, strips.columns)])
                 del y
             result = output.value()
         ctx.strips, ctx.places, ctx.call, ctx.around, ctx.states = strips, places, call, around, states

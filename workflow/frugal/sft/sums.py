@@ -57,7 +57,12 @@ class Output:
         self._result: Tensor | None = None
         self._dtype: torch.dtype | None = None
 
-    def put(self, y: Tensor, rows: Span, columns: Span) -> None:
+    def put(self, y: Tensor, windows: Sequence[tuple[Span, Span]]) -> None:
+        """Of windows of one shape, one behind the other in the batch."""
+        for part, (rows, columns) in zip(y.chunk(len(windows)), windows, strict=True):
+            self._put(part, rows, columns)
+
+    def _put(self, y: Tensor, rows: Span, columns: Span) -> None:
         """Of one window. A window that is all of the output is the output."""
         work, shape, self._dtype = self._work, self._work.shapes[self._work.part.output], y.dtype
         if work.mean:
