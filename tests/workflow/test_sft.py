@@ -28,7 +28,7 @@ def test_every_rule_leaves_its_rows(tmp_path):
     results = tmp_path / "results"
     rows = records.read(results / "measurements.parquet", "measurements").to_pylist()
     runs = records.read(results / "runs.parquet", "runs").to_pylist()
-    assert {run["experiment"] for run in runs} == {"steps", "memory", "training", "kernels"}
+    assert {run["experiment"] for run in runs} == {"steps", "counted", "kernels"}
     own = [row for row in rows if row["system"] == "sft"]
     assert {row["experiment"] for row in own} == {"sizes", "memory", "training", "kernels"}
     timed = [row for row in own if row["experiment"] == "sizes"]

@@ -16,7 +16,6 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import special
-from scipy import stats as sps
 
 ALPHA = 0.05
 POWER = 0.80
@@ -221,6 +220,8 @@ def verdict(
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """The exact interval of a proportion from k hits in n (Clopper and Pearson 1934)."""
     _check_level(level)
+    from scipy import stats as sps  # a second of every process that wants none of it
+
     found = sps.binomtest(k, n).proportion_ci(confidence_level=level, method="exact")
     return Interval(float(found.low), float(found.high), level, "clopper_pearson")
 
@@ -229,7 +230,7 @@ def geomean(x: Sequence[float]) -> float:
     """Geometric mean of numbers greater than 0; ValueError for an empty list or another number."""
     if len(x) == 0:
         raise ValueError("geomean: x is empty: give at least one number greater than 0")
-    return float(sps.gmean(_positive(x, "x")))
+    return float(np.exp(np.mean(np.log(_positive(x, "x")))))
 
 
 def tukey_flags(x: Sequence[float]) -> list[str]:
@@ -257,7 +258,7 @@ def quantile_exists(n: int, q: float, level: float = 0.95) -> bool:
 @lru_cache(maxsize=256)
 def t_quantile(p: float, freedom: int) -> float:
     """The quantile p of Student's t with `freedom` degrees of freedom."""
-    return float(sps.t.ppf(p, freedom))
+    return float(special.stdtrit(freedom, p))
 
 
 def _judge(ratio: Ratio, margin: float, p_holm: float | None, words: tuple[str, str]) -> Verdict:
@@ -275,7 +276,7 @@ def _judge(ratio: Ratio, margin: float, p_holm: float | None, words: tuple[str, 
 
 @lru_cache(maxsize=4096)
 def _order_rank(n: int, level: float) -> int:
-    below = sps.binom.cdf(np.arange(n // 2), n, 0.5)
+    below = special.bdtr(np.arange(n // 2), n, 0.5)
     return int(np.count_nonzero(1 - 2 * below >= level))
 
 

@@ -92,6 +92,7 @@ SFT_KEYS = {
     "prediction": SFT_CASES,
     "exactness": ("networks", "norms", "seed"),
     "training": ("width_divisor", "sizes", "seed"),
+    "counted": (*SFT_CASES, *SFT_ARMS, "caps_gib", "experiments"),
 }
 SFT_FIGURES = [
     "sft_time_vs_size",
@@ -223,6 +224,11 @@ def sft_params(experiment="steps"):
     return known | timed if experiment in ("steps", "memory") else known
 
 
+def counted_modules(job):
+    """The modules of a job of SFT's that times nothing."""
+    return ["frugal.sft.rows", *(f"frugal.sft.count_{name}" for name in sft_offered.counted_in(job, SFT))]
+
+
 def network_plans(wildcards):
     """The measured choices that whole networks run with: on a GPU, where the policy leaves a choice."""
     if CONFIG.cusnn.policy != "auto" or described(wildcards)["device_kind"] != "cuda":
@@ -268,10 +274,9 @@ def sft_files(kind):
     """SFT's files of rows on a machine of a kind, without their suffix."""
     timed = [f"steps/{shard}" for shard in sft_offered.shards(SFT, kind)]
     timed += ["kernels"] if "kernels" in SFT["experiments"] else []
-    counted = [name for name in sft_offered.COUNTED if name in SFT["experiments"]]
     return [
         *(f"{name}/session-{k}" for name in timed for k in range(SESSIONS)),
-        *(f"{name}/{shard}" for name in counted for shard in sft_offered.counted_shards(name, SFT, kind)),
+        *(f"{job}/{shard}" for job, shard in sft_offered.counted_jobs(SFT, kind)),
     ]
 
 

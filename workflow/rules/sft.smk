@@ -70,7 +70,7 @@ rule sft_count:
     benchmark:
         "<benchmarks>/sft_count/{label}/{experiment}/{shard}.jsonl"
     wildcard_constraints:
-        experiment="memory|largest|macs|prediction|exactness|training",
+        experiment="counted|memory|largest|macs|prediction|exactness|training",
         shard="[^/]+",
     conda:
         "../../envs/kernels.yaml"
@@ -81,7 +81,7 @@ rule sft_count:
         sft=lambda wildcards: sft_params(wildcards.experiment),
         photographs=MOSAICS,
         device_key=device_key,
-        source=lambda wildcards: source_hash("frugal.sft.rows", f"frugal.sft.count_{wildcards.experiment}"),
+        source=lambda wildcards: source_hash(*counted_modules(wildcards.experiment)),
     message:
         "SFT: {wildcards.experiment} ({wildcards.shard}) on {wildcards.label}"
     script:

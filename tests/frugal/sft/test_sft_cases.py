@@ -52,6 +52,32 @@ def test_smoke_has_one_session_and_the_papers_networks_at_both_sizes():
     assert sizes == [("vgg16", 256), ("vgg16", 512), ("darknet19", 256), ("darknet19", 512), ("resnet18", 256)]
 
 
+def test_smoke_tries_the_slow_ways_once():
+    ours = section()
+    slow = {
+        (subject.network, subject.h)
+        for subject in offered.subjects(ours, "cpu")
+        if {method.name for method in offered.methods(ours, subject, "cpu")} & set(offered.SLOW)
+    }
+    assert slow == {("vgg16", 256), ("darknet19", 256)}
+    assert all(len(offered.methods(ours, subject, "cpu")) >= 4 for subject in offered.subjects(ours, "cpu"))
+
+
+def test_what_is_not_timed_is_one_job_in_smoke_and_else_one_an_experiment():
+    ours = section()
+    assert offered.counted_jobs(ours, "cuda") == [("counted", "all")]
+    assert offered.counted_in("counted", ours) == list(offered.COUNTED)
+    assert offered.counted_in("macs", ours) == ["macs"]
+    assert offered.counted_jobs(section(experiments=["sizes"]), "cpu") == []
+    more = section("quick", experiments=["memory", "macs"], networks=["vgg16", "resnet18"])
+    assert offered.counted_jobs(more, "cpu") == [("memory", "all"), ("macs", "all")]
+    assert offered.counted_jobs(more, "cuda") == [
+        ("memory", "vgg16-fp32"),
+        ("memory", "resnet18-fp32"),
+        ("macs", "all"),
+    ]
+
+
 @pytest.mark.parametrize("preset", ["quick", "sweep", "headline"])
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_every_case_is_in_one_shard_and_has_as_many_arms_as_a_session_takes(preset, kind):

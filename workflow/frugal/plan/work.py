@@ -183,12 +183,7 @@ def sft(cfg: Config, kind: str) -> Work:
         experiments["kernels"] = [
             _pair(precision, shape, kind) for _, precision, shape in stems.pairs(cfg.preset, kind)
         ]
-    counted = [name for name in offered.COUNTED if name in ours["experiments"]]
-    return Work(
-        system="sft",
-        experiments=experiments,
-        side_jobs=sum(len(offered.counted_shards(name, ours, kind)) for name in counted),
-    )
+    return Work(system="sft", experiments=experiments, side_jobs=len(offered.counted_jobs(ours, kind)))
 
 
 def _step(experiment: str, subject: offered.Subject, ours: Mapping[str, object], kind: str) -> Case:
@@ -198,7 +193,7 @@ def _step(experiment: str, subject: offered.Subject, ours: Mapping[str, object],
         "sizes": len(offered.methods(ours, subject, kind)),
         "pareto": offered.pareto_count(ours, 0),
         "tile_rate": 1 + len(offered.rate_tiles(ours, subject)),
-        "streaming": 1 + len(offered.PREFETCHES),
+        "streaming": 1 + len(offered.prefetches(ours)),
     }
     return Case(
         arms=(("wall",),) * arms_of[experiment],

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
-from torch._dynamo.exc import BackendCompilerFailed
 from torch.nn import functional
 
 from frugal.provenance import source_hash
@@ -235,6 +234,8 @@ def _chain(name: str, shape: PairShape) -> Arm:
             made.append(_compiled(fx.symbolic_trace(chain)) if compiled else chain)
         run = torch.inference_mode()(lambda: made[0](*given))
         if compiled:
+            from torch._dynamo.exc import BackendCompilerFailed  # a second and more, for whoever compiles
+
             try:
                 run()
             except BackendCompilerFailed as problem:

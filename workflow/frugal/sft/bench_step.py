@@ -60,7 +60,7 @@ def arms_of(experiment: str, training: Training, sft: Mapping[str, object], kind
         tiled = [Method("tiled_1seg", {"tiles": count}) for count in offered.rate_tiles(sft, subject)]
         return [Method("vanilla"), *tiled]
     budget = sft["budgets_gib"][0]
-    streamed = [offered.budgeted("planned", sft, budget, prefetch=ahead) for ahead in offered.PREFETCHES]
+    streamed = [offered.budgeted("planned", sft, budget, prefetch=ahead) for ahead in offered.prefetches(sft)]
     return [*streamed, offered.budgeted("planned", sft, budget, image="device")]
 
 

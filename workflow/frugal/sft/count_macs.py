@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from frugal.sft import offered
 from frugal.sft.artifact import artifact_macs
@@ -25,17 +25,18 @@ def results(machine: Device, say: Say, shard: str, sft: Mapping[str, object], ph
             norms = "frozen" if network in offered.NORMED else "none"
             training = Training(Subject(network, 1, 1, size, size, norms=norms), photographs, "meta", sft["seed"])
             say(f"{network} {size}: multiply-adds of its schedules")
-            yield from _of(training)
+            budgets = offered.MACS_BUDGETS_GIB.get(sft["preset"], offered.MACS_BUDGETS_GIB_MORE)
+            yield from _of(training, budgets)
 
 
-def _of(training: Training) -> Iterator[Result]:
+def _of(training: Training, budgets_gib: Sequence[float]) -> Iterator[Result]:
     subject, untiled = training.subject, sum(training.macs.values())
     arms = [Method("vanilla")]
     for count in offered.MACS_TILES:
         arms += [Method("tiled_1seg", {"tiles": count})] if count <= subject.h // 32 else []
         arms += [Method("sft_artifact", {"tiles": count})] if subject.network in offered.CHAINS else []
-    arms.append(Method("strips", _budget(offered.MACS_BUDGETS_GIB[0])))
-    arms += [Method("planned", _budget(budget)) for budget in offered.MACS_BUDGETS_GIB]
+    arms.append(Method("strips", _budget(budgets_gib[0])))
+    arms += [Method("planned", _budget(budget)) for budget in budgets_gib]
 
     for method in arms:
 

@@ -17,7 +17,7 @@ TURNS = 4  # the image is turned another way at each step
 
 def results(machine: Device, say: Say, shard: str, sft: Mapping[str, object], photographs: str) -> Iterator[Result]:
     """Networks whose batch norms take the statistics of the image."""
-    for network in offered.TRAINED:
+    for network in offered.TRAINED.get(sft["preset"], offered.TRAINED_MORE):
         side = offered.TRAINING_SIZE.get(sft["preset"], min(sft["sizes"]))
         subject = Subject(network, sft["width_divisor"], 1, side, side, norms="train")
         training = Training(subject, photographs, machine.kind, sft["seed"])

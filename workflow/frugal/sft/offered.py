@@ -14,6 +14,7 @@ MIB = 2**20
 
 STEPS = ("sizes", "pareto", "tile_rate", "streaming")
 COUNTED = ("memory", "largest", "macs", "prediction", "exactness", "training")
+COUNTED_JOB = "counted"  # of all of them
 OURS = ("tiled_1seg", "tiled", "strips", "planned")
 BUDGETED = ("tiled", "strips", "planned")
 COMPILED = ("compile", "activation_budget")
@@ -22,20 +23,26 @@ BLOCKS = ("resnet18", "resnet34", "resnet50", "unet_small")
 NORMED = ("vgg16_bn", "darknet19_bn", "resnet18", "resnet34", "resnet50", "unet_small")
 # In `training`, with the images' own statistics. The paper's networks end in a softmax, whose mean squared error hardly
 # changes in twenty steps.
-TRAINED = ("resnet18", "unet_small")
-PREFETCHES = (1, 2, 4)
+TRAINED = {"smoke": ("unet_small",)}  # else:
+TRAINED_MORE = ("resnet18", "unet_small")
+SLOW = ("sft_artifact", "tiled_1seg")  # in `smoke` at the smallest size of the paper's networks alone
+PREFETCHES = {"smoke": (2,)}  # windows under way; else:
+PREFETCHES_MORE = (1, 2, 4)
+PIXELS = {"smoke": ("uint8",)}  # of an image in main memory; else:
+PIXELS_MORE = ("uint8", "float32")
 RATE_TILES = {"smoke": (1, 2)}  # on a side; else:
 RATE_TILES_MORE = (1, 2, 4, 8, 16, 32)
 PARETO_BUDGETS = {"smoke": 3}  # between the smallest that works and what the untiled step takes; else:
 PARETO_BUDGETS_MORE = 8
 ARMS_MAX = 12  # of frugal.timing.case, which imports torch; a test compares
-PLANS = {"smoke": 3, "quick": 20, "sweep": 60, "headline": 200}
+PLANS = {"smoke": 2, "quick": 20, "sweep": 60, "headline": 200}
 TRAINING_STEPS = 20
 TRAINING_SIZE = {"smoke": 64, "quick": 224}  # else the smallest size
 MACS_SIZES = {"smoke": (10240, 20480)}
 MACS_SIZES_MORE = (1024, 2048, 4096, 8192, 10240, 20480, 32768)
 MACS_TILES = (1, 2, 4, 8, 16, 32)
-MACS_BUDGETS_GIB = (9.5, 37.0)
+MACS_BUDGETS_GIB = {"smoke": (9.5,)}  # else:
+MACS_BUDGETS_GIB_MORE = (9.5, 37.0)
 MACS_HOST_GIB = 72.0  # enough for the carries of every size
 EXACT = {  # (h, w) of the images on which errors are looked at
     "smoke": ((64, 64), (203, 171)),
@@ -153,6 +160,8 @@ def methods(sft: Mapping[str, object], subject: Subject, kind: str) -> list[Meth
     """The arms of `sizes` and `memory`, as far as the device and the network have them."""
     found = []
     for name in sft["methods"]:
+        if name in SLOW and sft["preset"] == "smoke" and not _first_look(sft, subject):
+            continue
         if name == "checkpoint" and subject.network != "unet_small":
             found.append(Method(name, {"segments": sft["checkpoint_segments"]}))
         elif name in ("sft_artifact", "tiled_1seg"):
@@ -166,6 +175,10 @@ def methods(sft: Mapping[str, object], subject: Subject, kind: str) -> list[Meth
         elif name in ("vanilla", "save_on_cpu") or (name == "checkpoint_blocks" and subject.network in BLOCKS):
             found.append(Method(name))
     return found
+
+
+def _first_look(sft: Mapping[str, object], subject: Subject) -> bool:
+    return subject.network in CHAINS and subject.h == min(sft["sizes"])
 
 
 def budgeted(name: str, sft: Mapping[str, object], budget_gib: float, **more: object) -> Method:
@@ -185,6 +198,11 @@ def rate_tiles(sft: Mapping[str, object], subject: Subject) -> list[int]:
     """Tiles on a side in `tile_rate`: no more than the body's output, a thirty-second of the image, has rows."""
     wanted = RATE_TILES.get(sft["preset"], RATE_TILES_MORE)
     return [count for count in wanted if count <= min(subject.h, subject.w) // 32]
+
+
+def prefetches(sft: Mapping[str, object]) -> Sequence[int]:
+    """How many windows are under way in `streaming`, an arm each."""
+    return PREFETCHES.get(sft["preset"], PREFETCHES_MORE)
 
 
 def pareto_count(sft: Mapping[str, object], beside: int) -> int:
@@ -217,7 +235,7 @@ def step_subjects(experiment: str, sft: Mapping[str, object], kind: str) -> list
         return [
             dataclasses.replace(each, input="host", more=(("pixels", pixels),))
             for each in found
-            for pixels in ("uint8", "float32")
+            for pixels in PIXELS.get(sft["preset"], PIXELS_MORE)
         ]
     return found
 
@@ -249,13 +267,24 @@ def of_shard(name: str, sft: Mapping[str, object], kind: str) -> list[tuple[str,
     ]
 
 
-def counted_shards(experiment: str, sft: Mapping[str, object], kind: str) -> list[str]:
-    """Names of the jobs of an experiment that is not timed: one, but on a GPU `memory` and `largest` a network each."""
-    if kind != "cuda" or experiment not in ("memory", "largest"):
-        return ["all"]
-    return [f"{network}-{precision}" for network in sft["networks"] for precision in precisions(sft, kind)]
+def counted_jobs(sft: Mapping[str, object], kind: str) -> list[tuple[str, str]]:
+    """(job, shard) of what is not timed: a job an experiment, on a GPU `memory` and `largest` a shard a network.
+
+    In `smoke` one job, COUNTED_JOB, has all experiments: most of each would be its start.
+    """
+    asked = [name for name in COUNTED if name in sft["experiments"]]
+    if sft["preset"] == "smoke":
+        return [(COUNTED_JOB, "all")] if asked else []
+    parts = [f"{network}-{precision}" for network in sft["networks"] for precision in precisions(sft, kind)]
+    split = ("memory", "largest") if kind == "cuda" else ()
+    return [(name, shard) for name in asked for shard in (parts if name in split else ["all"])]
+
+
+def counted_in(job: str, sft: Mapping[str, object]) -> list[str]:
+    """The experiments of a job of `counted_jobs`."""
+    return [name for name in COUNTED if name in sft["experiments"]] if job == COUNTED_JOB else [job]
 
 
 def in_shard(name: str, subject: Subject) -> bool:
-    """Whether a job of `counted_shards` has a case."""
+    """Whether a shard of `counted_jobs` has a case."""
     return name in ("all", f"{subject.network}-{subject.precision}")

@@ -14,6 +14,7 @@ import torch
 from frugal import provenance
 from frugal.clock import SystemClock
 from frugal.records import Measurement, canonical_json, case_id, write_job
+from frugal.sft import offered
 from frugal.sft.errors import BudgetError, SftError
 from frugal.sft.offered import Method, Subject
 from frugal.timing import device_of
@@ -85,10 +86,10 @@ def write(
     out: str | Path,
     say: Say = print,
 ) -> None:
-    """Run an experiment's shard (frugal.sft.offered.counted_shards) and write its job file (frugal.records) to `out`.
+    """Run a shard of a job (frugal.sft.offered.counted_jobs) and write its job file (frugal.records) to `out`.
 
-    sft: that section of the configuration (frugal.config.sft). photographs: the folder of the images. device: the
-    device file, whose machine computes. Raises FrugalError where this machine is another one.
+    experiment: the job's name. sft: that section of the configuration (frugal.config.sft). photographs: the folder of
+    the images. device: the device file, whose machine computes. Raises FrugalError where this machine is another one.
     """
     clock = SystemClock()
     started = clock.ns()
@@ -99,10 +100,12 @@ def write(
         machine, experiment=experiment, preset=preset, session=0, sessions_planned=1, threads=threads,
         config_json=config_json, campaign_id=campaign_id,
     )  # fmt: skip
-    module, _, name = EXPERIMENTS[experiment].partition(":")
-    source = provenance.source_hash(module)
-    found: Iterable[Result] = getattr(importlib.import_module(module), name)(machine, say, shard, sft, photographs)
-    rows = [row for result in found for row in _rows(result, run.run_id, source, log, int(sft["seed"]))]
+    rows: list[Measurement] = []
+    for each in offered.counted_in(experiment, sft):
+        module, _, name = EXPERIMENTS[each].partition(":")
+        source = provenance.source_hash(module)
+        found: Iterable[Result] = getattr(importlib.import_module(module), name)(machine, say, shard, sft, photographs)
+        rows += [row for result in found for row in _rows(result, run.run_id, source, log, int(sft["seed"]))]
     run.finished_at = clock.now()
     run.wall_s = (clock.ns() - started) * 1e-9
     write_job(out, run, rows, {})

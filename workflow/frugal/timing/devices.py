@@ -59,7 +59,7 @@ class Device(Protocol):
         """Waits for the current stream alone: work on another stream is not an arm's result."""
 
     def synchronises(self, run: Callable[[], object]) -> bool:
-        """Calls `run` once; True when it waits for the device in its middle."""
+        """Whether `run` waits for the device in its middle; it is called to find out. On a CPU nothing can."""
 
     def load(self) -> None:
         """One unit of full load (some milliseconds), and waits for it."""
@@ -119,7 +119,6 @@ class CpuDevice:
         """Nothing: an operation on a CPU has ended when it returns."""
 
     def synchronises(self, run: Callable[[], object]) -> bool:
-        run()
         return False
 
     def load(self) -> None:

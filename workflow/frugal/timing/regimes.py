@@ -31,6 +31,7 @@ from frugal.timing.design import Design
 from frugal.timing.devices import Device, Event, QueueDevice
 from frugal.timing.verify import tensors
 
+LONG_S = 1e-2  # of an estimate that need not be repeated: what disturbs a run is far below it
 SAMPLE_S = 1e-3  # a hot or graph sample lasts at least this long: 2000 times the resolution of an event
 RUNS_MAX = 1000
 SPIN_MIN_S = 20e-6
@@ -113,21 +114,28 @@ class _Queue:
 
 
 def estimate(prepared: Prepared, device: Device, design: Design, clock: Clock) -> Estimate:
-    """Medians of three, after the first call: host time without waiting, then device time behind a spin."""
+    """After the first call: host time without waiting, then device time behind a spin. Medians of three, or one alone
+    that lasts LONG_S."""
     run = prepared.run
-    host = median(_host_seconds(run, device, clock) for _ in range(3))
+    host = _typical(lambda: _host_seconds(run, device, clock))
     if device.kind == "cpu":
         return Estimate(run_s=host)
     queue = _Queue(device, clock)
-    times = []
-    for _ in range(3):
+
+    def behind_a_spin() -> float:
         at, pairs = queue.open(1)
         device.sleep(spin_cycles(device, design, host))
         pairs[0][0].record()
         run()
         pairs[0][1].record()
-        times.append(queue.close(at, pairs, 1)[0][1])
-    return Estimate(run_s=median(times), host_s=host)
+        return queue.close(at, pairs, 1)[0][1]
+
+    return Estimate(run_s=_typical(behind_a_spin), host_s=host)
+
+
+def _typical(seconds: Callable[[], float]) -> float:
+    first = seconds()
+    return first if first >= LONG_S else median((first, seconds(), seconds()))
 
 
 def spin_cycles(device: QueueDevice, design: Design, host_s: float) -> int:
