@@ -1,5 +1,8 @@
 """Small graphs for tests of the static planners, and schedules judged without any of their arithmetic."""
 
+import heapq
+import math
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -54,3 +57,36 @@ def of_trace(graph, log, trace):
     events = [int(event[1:]) for event in trace.split(";")[:-1] if event[0] in "CR"]
     ops = log.graph.tensor_op[np.array(events)]
     return ops[ops > 0] - 1  # the constant is the first operator
+
+
+def least(graph, budget, staged):
+    """The least ns of any schedule within a budget that computes new nodes in their order, by Dijkstra's algorithm over
+    what may be there; None where none fits. staged: between two new nodes, others run in order, each at most once."""
+    nodes = len(graph)
+    needs = [sum(1 << int(i) for i in graph.inputs(node)) for node in range(nodes)]
+    size, cost = graph.size.tolist(), graph.cost.tolist()
+    stays = [graph.fixed_bytes + int(graph.resident[:node].sum()) for node in range(nodes)]
+    bytes_of = lambda mask: sum(size[i] for i in range(nodes) if mask >> i & 1)  # noqa: E731
+    start = (0, 0, 0)  # nodes made, the first that may still run before the next new one, what is there
+    best, queue, done = {start: 0}, [(0, start)], set()
+    while queue:
+        spent, state = heapq.heappop(queue)
+        if state in done:
+            continue
+        done.add(state)
+        made, first, there = state
+        if made == nodes:
+            return spent
+        following = [(0, (made, first, there & ~(1 << i))) for i in range(nodes) if there >> i & 1]
+        for node in range(first, made + 1):
+            now = there | 1 << node
+            if there & needs[node] != needs[node] or there >> node & 1:
+                continue
+            if stays[made] + int(graph.resident[node]) + bytes_of(now) <= budget:
+                after = (made + 1, 0) if node == made else (made, node + 1 if staged else 0)
+                following.append((cost[node], (*after, now)))
+        for more, state in following:
+            if spent + more < best.get(state, math.inf):
+                best[state] = spent + more
+                heapq.heappush(queue, (spent + more, state))
+    return None

@@ -25,6 +25,7 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array
 
 from frugal.dtr.chen import plan_chen
+from frugal.dtr.revolve import plan_revolve
 from frugal.dtr.static import StaticGraph, StaticPlan, cheapest
 
 EXACT_NODES = 33  # the largest graph whose program is known to be solved to the end
@@ -185,11 +186,12 @@ class _Program:
 
 
 def plan_milp(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: float) -> StaticPlan:
-    """The optimum, or what was found in time, with the solver's bound; at most as dear as the best of Chen's."""
+    """The optimum, or what was found in time, with the solver's bound; at most as dear as Chen's and Revolve's."""
     refused = _refused(graph, "milp", budget)
     if refused:
         return refused
     known = [plan_chen(graph, name, budget) for name in ("chen_sqrt", "chen_greedy", "chen_greedy_linear")]
+    known.append(plan_revolve(graph, budget))
     known = sorted((plan for plan in known if plan.status == "ok"), key=lambda plan: (plan.cost_ns, plan.peak_bytes))
     program, bound, asked = _Program(graph), None, budget
     for _ in range(_TRIES):

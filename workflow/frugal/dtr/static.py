@@ -8,6 +8,7 @@ and peak follow from the list alone (`replay`), whatever a planner's own arithme
 |---|---|
 | `chen_sqrt`, `chen_sqrt_linear` | T. Chen et al., arXiv 1604.06174: every √n-th candidate is a checkpoint |
 | `chen_greedy`, `chen_greedy_linear` | the same, algorithm 3: a checkpoint whenever a sum of bytes is passed |
+| `revolve` | A. Griewank, A. Walther, ACM TOMS 26(1), 2000; chains only |
 | `milp` | P. Jain et al., "Checkmate", MLSys 2020, section 4: the optimum over frontier-advancing schedules |
 | `lp_rounding` | the same, section 5.1 |
 | `lp_bound` | the value of the relaxation: no frontier-advancing schedule is cheaper |
@@ -30,7 +31,7 @@ from frugal.dtr.graph import PIN
 from frugal.dtr.logs import Instruction, Log
 
 METHODS = (
-    "chen_sqrt", "chen_sqrt_linear", "chen_greedy", "chen_greedy_linear", "milp", "lp_rounding", "lp_bound",
+    "chen_sqrt", "chen_sqrt_linear", "chen_greedy", "chen_greedy_linear", "revolve", "milp", "lp_rounding", "lp_bound",
 )  # fmt: skip
 
 
@@ -121,7 +122,7 @@ class StaticPlan:
 
 def static_graph(log: Log) -> StaticGraph:
     """The graph of a log: views belong to what they are views of (their cost is dropped), an operator's results are
-    one node, constants are `fixed_bytes`, and what is pinned is `resident` from its making on (a simulated run may evict
+    one node, constants are `fixed_bytes`, and what is pinned is `resident` once it is made (a simulated run may evict
     what is pinned only at the end)."""
     graph = log.graph
     maker = graph.tensor_op[graph.member[graph.member_ptr[:-1]]]  # storage -> operator
@@ -285,6 +286,10 @@ def _planner(method: str) -> Callable[..., StaticPlan]:
         from frugal.dtr.chen import plan_chen
 
         return lambda graph, budget, **_: plan_chen(graph, method, budget)
+    if method == "revolve":
+        from frugal.dtr.revolve import plan_revolve
+
+        return lambda graph, budget, **_: plan_revolve(graph, budget)
     from frugal.dtr import lp
 
     return {"milp": lp.plan_milp, "lp_rounding": lp.plan_rounding, "lp_bound": lp.plan_bound}[method]
