@@ -17,7 +17,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 CUDA_EXTRA := cuda
 
 .DEFAULT_GOAL := help
-.PHONY: help setup figures results claims cusnn report plan doctor test test-smoke test-gpu bench-method lint docs clean
+.PHONY: help setup figures results claims cusnn report plan doctor test test-slow test-smoke test-gpu bench-method lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 
 test: $(STAMP) lint ## lint and tests, two at a time (20 minutes on 2 cores)
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+test-slow: $(STAMP) ## the long checks of what quick tests check too
+	$(BIN)/pytest -m slow -n 2 $(ARGS)
 
 test-smoke: $(STAMP) ## the whole default campaign from an empty folder
 	$(BIN)/pytest -m smoke $(ARGS)

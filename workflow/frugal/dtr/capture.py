@@ -128,3 +128,5 @@ def _step(budget: Any, model: torch.nn.Module, inputs: Sequence[Any], loss_of: C
         if budget.runtime.recorder is not None:
             budget.runtime.recorder.phase = "backward"
         loss.backward()
+        budget.release(loss)
+        del loss  # as `budgeted_step` does: what hangs on it dies within the step
