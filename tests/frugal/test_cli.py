@@ -148,7 +148,7 @@ def test_refresh_reads_the_configuration_that_is_named(photographs: Path, capsys
 
 # ---- plan and doctor -------------------------------------------------------------------------------------------------
 
-OWN = "devices: {local: {kind: cpu}}\nrecorded: []\ncusnn: {weights: synthetic}\ndata: {images: photographs}\n"
+OWN = "systems: [cusnn]\ndevices: {local: {kind: cpu}}\nrecorded: []\ncusnn: {weights: synthetic}\ndata: {images: photographs}\n"
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # As little as goes through every rule: one network with random weights, few photographs, one kernel build.
 SMALL = {
     "preset": "smoke",
+    "systems": ["cusnn"],
     "recorded": [],
     "data": {"n_images": 6, "size": 64},
     "kernels": {"capabilities": ["9.0"]},

@@ -22,10 +22,11 @@ GPU = {"device_kind": "cuda", "device_key": "nvidia-h200-9.0-132sm", "capability
 
 
 def made(folder: Path, given: dict, device: dict = CPU, cores: int = 2) -> plan.Plan:
-    """The plan of a folder whose machine is known."""
+    """The plan of a folder whose machine is known; of cuSNN alone, where nothing else is asked for."""
     for label in given.get("devices", {"local": {}}):
         provenance.write_device_record(device, folder / "results" / "device" / f"{label}.json")
-    return plan.plan(config.load(given), results=folder / "results", data=folder / "data", cores=cores)
+    cfg = config.load({"systems": ["cusnn"]} | given)
+    return plan.plan(cfg, results=folder / "results", data=folder / "data", cores=cores)
 
 
 def recorded_campaign() -> dict:
@@ -153,7 +154,7 @@ def test_the_controls_take_memory_too_but_less_of_a_small_device(tmp_path: Path,
 def test_labels_are_planned_each_on_its_machine(tmp_path: Path):
     for label, device in (("laptop", CPU), ("server", GPU)):
         provenance.write_device_record(device, tmp_path / "results/device" / f"{label}.json")
-    cfg = config.load({"devices": {"laptop": {}, "server": {}}})
+    cfg = config.load({"systems": ["cusnn"], "devices": {"laptop": {}, "server": {}}})
     planned = plan.plan(cfg, results=tmp_path / "results", data=tmp_path / "data", cores=2)
     assert planned.learned_from == {"laptop": "built in", "server": "recorded nvidia-h200"}
     assert planned.devices == {"laptop": "cpu-amd-epyc-2c", "server": "nvidia-h200-9.0-132sm"}

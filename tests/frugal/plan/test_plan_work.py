@@ -12,7 +12,8 @@ from frugal.plan import beside, work
 
 
 def planned(given: dict, kind: str):
-    cfg = config.load(given)
+    """The work of each system: of cuSNN alone, where nothing else is asked for."""
+    cfg = config.load({"systems": ["cusnn"]} | given)
     return [work.of_system(name, cfg, kind) for name in cfg.systems]
 
 

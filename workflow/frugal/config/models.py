@@ -352,7 +352,7 @@ class Config(Section):
     """How much is measured: `smoke` shows that everything works, `quick` gives first verdicts, `sweep` covers more
     cases, `headline` is for numbers that are quoted."""
 
-    systems: _list_of(System) = Field(["cusnn"], examples=[["cusnn"]])
+    systems: _list_of(System) = Field(["cusnn", "sft"], examples=[["cusnn"]])
     """The systems that are measured; `method` is how frugal measures itself."""
 
     mirror: Annotated[NonEmpty, AfterValidator(_folder_or_url)] | None = Field(
