@@ -15,16 +15,16 @@ def unit_chain(n):
 
 
 @st.composite
-def networks(draw, most_layers=6, most_cost=9, most_size=9):
-    """Layer graphs with skips, gradients that stay, and a loss of some size."""
+def networks(draw, most_layers=6, least_size=0):
+    """Layer graphs with skips, gradients that stay, and a loss."""
     n = draw(st.integers(1, most_layers))
-    numbers = lambda most: draw(st.lists(st.integers(0, most), min_size=n, max_size=n))  # noqa: E731
+    numbers = lambda least, most: draw(st.lists(st.integers(least, most), min_size=n, max_size=n))  # noqa: E731
     inputs = [
         sorted(draw(st.sets(st.integers(max(0, i - 3), i - 1), min_size=1, max_size=2))) if i else [] for i in range(n)
     ]
     return layer_graph(
-        numbers(most_cost), numbers(most_size), inputs, backward_cost=draw(st.integers(0, 2)),
-        loss_cost=draw(st.integers(0, 2)), loss_size=draw(st.integers(0, 2)), gradient_bytes=numbers(2),
+        numbers(0, 9), numbers(least_size, 9), inputs, backward_cost=draw(st.integers(0, 2)),
+        loss_cost=draw(st.integers(0, 2)), loss_size=draw(st.integers(least_size, 2)), gradient_bytes=numbers(0, 2),
         fixed_bytes=draw(st.integers(0, 3)),
     )  # fmt: skip
 

@@ -33,6 +33,7 @@ from frugal.dtr.logs import Instruction, Log
 METHODS = (
     "chen_sqrt", "chen_sqrt_linear", "chen_greedy", "chen_greedy_linear", "revolve", "milp", "lp_rounding", "lp_bound",
 )  # fmt: skip
+SMALL = 0.01  # of an operator's largest result, below which another stays once it is made
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +41,9 @@ class StaticGraph:
     """T operators in their order of first execution; int64 arrays.
 
     cost [T]: ns. size [T]: bytes of results that are freed when nothing reads them any more. resident [T]: bytes that
-    stay from the first execution on (gradients of parameters, what the program returns). in_ptr [T + 1], in_node:
-    compressed rows of the distinct nodes whose `size` a node reads, all before it. n_forward: the first nodes are the
-    forward pass. fixed_bytes: of constants, there all the time.
+    stay once they are made (gradients of parameters, what the program returns, batch statistics). in_ptr [T + 1] and
+    in_node: compressed rows of the distinct nodes whose `size` a node reads, all before it. n_forward: the first nodes
+    are the forward pass. fixed_bytes: of constants, there all the time.
     """
 
     cost: np.ndarray
@@ -123,11 +124,14 @@ class StaticPlan:
 def static_graph(log: Log) -> StaticGraph:
     """The graph of a log: views belong to what they are views of (their cost is dropped), an operator's results are
     one node, constants are `fixed_bytes`, and what is pinned is `resident` once it is made (a simulated run may evict
-    what is pinned only at the end)."""
+    what is pinned only at the end). Results below SMALL of the largest one beside them are resident too: one node would
+    otherwise hold a batch norm's output for as long as its statistics are needed."""
     graph = log.graph
     maker = graph.tensor_op[graph.member[graph.member_ptr[:-1]]]  # storage -> operator
-    pinned = np.zeros(len(graph.storage_size), np.bool_)
-    pinned[graph.tensor_storage[graph.target[graph.action == PIN]]] = True
+    largest = np.zeros(len(graph.op_cost), np.int64)
+    np.maximum.at(largest, maker, graph.storage_size)
+    stays = graph.storage_size < SMALL * largest[maker]
+    stays[graph.tensor_storage[graph.target[graph.action == PIN]]] = True  # constants among them
     constant = graph.op_constant[maker]
     makes = np.zeros(len(graph.op_cost), np.bool_)
     makes[maker[~constant]] = True
@@ -139,18 +143,17 @@ def static_graph(log: Log) -> StaticGraph:
         np.add.at(made, number[maker[which]], graph.storage_size[which])
         return made
 
-    backward = np.array([phase != "forward" for phase in log.table.column("phase").to_pylist()], np.bool_)
     rows = []
     for op in ops.tolist():
         read = graph.tensor_storage[graph.op_in[graph.op_in_ptr[op] : graph.op_in_ptr[op + 1]]]
-        rows.append(number[maker[read[~pinned[read]]]])  # constants are pinned too
-    is_backward = np.append(backward[graph.op_row[ops]], True)
+        rows.append(number[maker[read[~stays[read]]]])
+    backward = np.array([phase != "forward" for phase in log.table.column("phase").to_pylist()], np.bool_)
     return _graph(
         graph.op_cost[ops],
-        summed(~pinned & ~constant),
-        summed(pinned & ~constant),
+        summed(~stays),
+        summed(stays & ~constant),
         rows,
-        n_forward=int(np.argmax(is_backward)),
+        n_forward=int(np.argmax(np.append(backward[graph.op_row[ops]], True))),
         fixed_bytes=int(graph.storage_size[constant].sum()),
     )
 
