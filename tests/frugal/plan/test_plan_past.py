@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from plan_campaigns import session, tables
 
+from frugal import records
 from frugal.plan import past
 from frugal.plan.past import BUILT_IN
 from frugal.provenance.software import REPOSITORY
@@ -69,7 +70,10 @@ def test_one_s_own_results_come_first_and_the_recorded_ones_tell_the_noise(tmp_p
     found = past.find("cuda", UNKNOWN, tables(tmp_path), [H200])
     assert found.origin == "earlier results"
     assert found.terms.samples == 50
-    assert len(found.sd_session["cusnn"]) == 980
+    rows = [row for row in records.read(H200, "comparisons").to_pylist() if row["system"] == "cusnn"]
+    spread = [row["sd_session"] for row in rows if row["metric"] == "time" and row["sd_session"] is not None]
+    assert found.sd_session["cusnn"] == sorted(spread)
+    assert len(spread) > 200
 
 
 def test_a_recorded_campaign_stands_in_with_the_datasheets_rates(tmp_path: Path):
@@ -86,8 +90,11 @@ def test_without_any_campaign_the_constants_stand_in(tmp_path: Path):
 
 
 def test_the_constants_of_a_gpu_are_those_of_the_recorded_campaign():
-    learned, built_in = past.learn(H200, "cuda", "recorded").terms, BUILT_IN["cuda"]
+    found = past.learn(H200, "cuda", "recorded")
+    learned, built_in = found.terms, BUILT_IN["cuda"]
+    assert past.BUILT_IN_ARMS["cuda"]["networks"] == pytest.approx(found.arm_s["networks"], rel=0.2)
+    assert found.terms_of("networks").arm_s > 10 * found.terms_of("layers").arm_s > 0
     assert built_in.start_s == pytest.approx(learned.start_s, rel=0.5)
     assert built_in.arm_s == pytest.approx(learned.arm_s, abs=0.02)
     assert built_in.fill["graph"] == pytest.approx(learned.fill["graph"], abs=0.02)
-    assert built_in.samples == pytest.approx(learned.samples, rel=0.1)
+    assert built_in.samples == pytest.approx(learned.samples, rel=0.5)

@@ -29,7 +29,7 @@ from frugal.provenance.software import REPOSITORY
 from frugal.timing.design import Design
 
 from . import beside, past, work
-from .minutes import Span, session_seconds
+from .minutes import EFFICIENCY, Span, session_seconds
 
 __all__ = ["Plan", "SystemPlan", "json_text", "need", "plan", "text", "write"]
 
@@ -250,9 +250,11 @@ def _system(
         made = work.of_system(name, cfg, kind)
         cases = [case for part in made.experiments.values() for case in part]
         controls = work.controls(cfg.preset, kind, gpu_bytes)
-        for part in made.experiments.values():
-            total += session_seconds(part, controls, design, kind, known.terms) * design.sessions
-        side = made.side_jobs * known.terms.side_job_s
+        for experiment, part in made.experiments.items():
+            terms = known.terms_of(experiment)
+            total += session_seconds(part, controls, design, kind, terms) * design.sessions
+        side = (made.side_jobs + made.side_processes) * known.terms.side_job_s
+        side += made.side_flop / (known.terms.flops * EFFICIENCY)
         total += Span(0.5 * side, side, 2.0 * side)
         blocks = sum(len(regimes) for case in cases for regimes in case.arms) * design.rounds * design.sessions
         samples += blocks * known.terms.samples

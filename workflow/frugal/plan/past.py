@@ -41,6 +41,7 @@ BUILT_IN = {
         samples=400.0,
     ),
 }
+BUILT_IN_ARMS = {"cpu": {}, "cuda": {"networks": 0.9}}
 PROCESS_S = 4.0  # before a session's row of `runs` begins: Python, torch, Numba
 SIDE_PROCESS_S = 2.0  # the same of a job that compiles nothing
 _BLOCK = ("run_id", "case_id", "arm", "regime", "l2", "block")
@@ -49,11 +50,16 @@ _BLOCK = ("run_id", "case_id", "arm", "regime", "l2", "block")
 @dataclass(frozen=True)
 class Past:
     """`origin`: whose rows these are; `sd_session`: by system, the standard deviations over sessions of the comparisons
-    (of ln of the ratio)."""
+    of time (of ln of the ratio); `arm_s`: by experiment, `Terms.arm_s` of its sessions."""
 
     origin: str
     terms: Terms
     sd_session: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    arm_s: Mapping[str, float] = field(default_factory=dict)
+
+    def terms_of(self, experiment: str) -> Terms:
+        """The terms of a session of that experiment: a network takes longer to prepare than a layer."""
+        return replace(self.terms, arm_s=self.arm_s.get(experiment, self.terms.arm_s))
 
 
 def find(kind: str, device: Mapping[str, object], results: Path, recorded: Iterable[Path]) -> Past:
@@ -65,13 +71,13 @@ def find(kind: str, device: Mapping[str, object], results: Path, recorded: Itera
     folders = {"earlier results": results} | {f"recorded {folder.name}": folder for folder in recorded}
     # Read no further than needed: a recorded campaign has millions of samples.
     campaigns = (past for name, folder in folders.items() if (past := learn(folder, kind, name)) is not None)
-    first = next(campaigns, Past("built in", BUILT_IN[kind]))
+    first = next(campaigns, Past("built in", BUILT_IN[kind], arm_s=BUILT_IN_ARMS[kind]))
     noise = first.sd_session or next((past.sd_session for past in campaigns if past.sd_session), {})
     terms = first.terms
     listed = hardware.lookup(str(device.get("gpu_name"))) if kind == "cuda" else None
     if listed is not None and first.origin != "earlier results":
         terms = replace(terms, flops=listed.flops_fp32, bytes_per_s=listed.bytes_per_s)
-    return Past(first.origin, terms, noise)
+    return replace(first, terms=terms, sd_session=noise)
 
 
 def learn(folder: Path, kind: str, name: str) -> Past | None:
@@ -87,17 +93,21 @@ def learn(folder: Path, kind: str, name: str) -> Past | None:
         return None
     learned = [_of_session(run, part) for run, part in timed]
     regimes = {regime for one in learned for regime in one.fill}
+    arms: dict[str, list[float]] = {}
+    for (run, _), one in zip(timed, learned, strict=True):
+        arms.setdefault(str(run["experiment"]), []).append(one.arm_s)
     built_in = BUILT_IN[kind]
     terms = Terms(
         start_s=fmean(one.start_s for one in learned),
-        arm_s=fmean(one.arm_s for one in learned),
+        arm_s=median(one.arm_s for one in learned),
         fill=dict(built_in.fill) | {r: fmean(o.fill[r] for o in learned if r in o.fill) for r in regimes},
         side_job_s=_side_job_s(runs, timed) or built_in.side_job_s,
         flops=_rate(runs, kind, "flops_fp32") or built_in.flops,
         bytes_per_s=_rate(runs, kind, "copy_bytes_per_s") or built_in.bytes_per_s,
         samples=fmean(one.samples for one in learned),
     )
-    return Past(name, terms, _sd_session(folder, runs, kind))
+    of_experiments = {experiment: fmean(seconds) for experiment, seconds in arms.items()}
+    return Past(name, terms, _sd_session(folder, runs, kind), dict(BUILT_IN_ARMS[kind]) | of_experiments)
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,8 @@ def _sd_session(folder: Path, runs: pa.Table, kind: str) -> dict[str, list[float
     devices = {run["device_key"] for run in runs.to_pylist() if run["device_kind"] == kind}
     found: dict[str, list[float]] = {}
     for row in rows:
-        if row["sd_session"] is not None and row["n_sessions"] > 1 and row["device_key"] in devices:
+        if row["metric"] != "time" or row["device_key"] not in devices:
+            continue  # bytes are the same in every session
+        if row["sd_session"] is not None and row["n_sessions"] > 1:
             found.setdefault(row["system"], []).append(row["sd_session"])
     return {system: sorted(values) for system, values in found.items() if system != "control"}
