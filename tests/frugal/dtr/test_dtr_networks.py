@@ -6,7 +6,7 @@ import pytest
 import torch
 from trained_networks import NETWORKS, made
 
-from frugal.dtr import Budget, BudgetError, ThrashError, budgeted_step, capture_log, simulate
+from frugal.dtr import Budget, BudgetError, ThrashError, capture_log, simulate
 
 LONG = ("resnet1202", "densenet121")  # as resnet32 and densenet100, at a length that takes seconds
 
@@ -100,10 +100,10 @@ def steps_of(name, seed, step):
 def test_three_steps_of_each_network_at_every_budget(name, seed):
     expected = steps_of(name, seed, plain_step)
     model, inputs, loss_of = made(name, seed)
-    peak = budgeted_step(model, loss_of, inputs, budget_bytes=None, cost="flops").report.peak_managed_bytes
+    log = capture_log(model, inputs, loss_of, steps=1, cost="flops")
     replays = 0
-    for ratio in (None, 1.0, 0.8, 0.6, 0.5, 0.4, 0.3):
-        limit = ratio and int(peak * ratio)
+    for share in (None, 1.0, 0.8, 0.6, 0.5, 0.4, 0.3):
+        limit = share and budget_at(share, model, log)
         budget = Budget(None, cost="flops", thrash=20.0)
 
         def managed(model, inputs, loss_of, budget=budget, limit=limit):
@@ -116,8 +116,8 @@ def test_three_steps_of_each_network_at_every_budget(name, seed):
         try:
             found = steps_of(name, seed, managed)
         except (BudgetError, ThrashError):
-            assert ratio is not None
-            assert ratio < 1
+            assert share is not None
+            assert share < 1
             break
         for one, other in zip(found, expected, strict=True):
             assert_same(one, other)
