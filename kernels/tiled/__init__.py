@@ -8,7 +8,7 @@ from kernels.tiled.arguments import arguments, bind
 from kernels.tiled.mma_variant import MmaVariant
 from kernels.tiled.names import parse
 from kernels.tiled.pack import pack
-from kernels.tiled.planning import Plan, Step, cut, plan, worth
+from kernels.tiled.planning import Plan, Step, check, cut, plan, worth
 from kernels.tiled.shape import PairShape, UnsupportedPair
 from kernels.tiled.variant import Variant
 
@@ -21,6 +21,7 @@ __all__ = [
     "Variant",
     "arguments",
     "bind",
+    "check",
     "cut",
     "pack",
     "parse",

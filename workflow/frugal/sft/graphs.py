@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from frugal.sft import nodes, tiles
+from frugal.sft.host import Place
+from frugal.sft.pairs import Fused
 from frugal.sft.stacks import Stack, shape_of
 from frugal.sft.sums import Sums
 from frugal.sft.surroundings import Surroundings
@@ -85,10 +87,16 @@ class Graphs:
         self._sums: dict[tuple, list[Tensor | None]] = {}
 
     def forward(
-        self, around: Surroundings, places: Mapping, beside: Sequence[Tensor], cast: Sequence[Tensor], lasting: bool
+        self,
+        around: Surroundings,
+        places: Mapping,
+        beside: Sequence[Tensor],
+        cast: Sequence[Tensor],
+        lasting: bool,
+        place: Place,
     ) -> Pass:
         """To be called with a stack of windows, instead of `tiles.forward`, within one forward pass."""
-        return self._begin(around, places, None, beside, cast, lasting)
+        return self._begin(around, places, None, beside, cast, lasting, place)
 
     def backward(
         self,
@@ -102,7 +110,7 @@ class Graphs:
         """To be called instead of `tiles.gradients` within one backward pass; what it adds up comes with `finish`."""
         return self._begin(around, places, tuple(needed), beside, cast, lasting)
 
-    def _begin(self, around, places, needed: tuple[bool, ...] | None, beside, cast, lasting: bool) -> Pass:
+    def _begin(self, around, places, needed: tuple[bool, ...] | None, beside, cast, lasting: bool, place=None) -> Pass:
         both = [*beside, *cast]
         key = around, tuple((x.shape, x.dtype) for x in both)
         if key not in self._values:
@@ -119,7 +127,7 @@ class Graphs:
             if total is not None:
                 total.zero_()
         buffers = self._values[key], self._sums[key, wanted]
-        return Pass(self, (*key, wanted, needed), places, needed, beside, cast, *buffers, lasting)
+        return Pass(self, (*key, wanted, needed), places, needed, beside, cast, *buffers, lasting, around, place)
 
     def recorded(self, key: tuple, make: Callable[[], Recorded]) -> Recorded | None:
         """The graph of a class of windows; None where there is none."""
@@ -144,7 +152,8 @@ class Pass:
     """One pass over a segment's windows.
 
     needed: inputs whose gradient is wanted, None in a forward pass. beside, cast: vectors and weights; values: where
-    recordings read them; sums: where they add up their gradients. lasting: results outlive a replay.
+    recordings read them; sums: where they add up their gradients. lasting: results outlive a replay. around, place: in
+    a forward pass, where it runs and how.
     """
 
     graphs: Graphs
@@ -156,6 +165,8 @@ class Pass:
     values: Sequence[Tensor]
     sums: Sequence[Tensor | None]
     lasting: bool
+    around: Surroundings
+    place: Place | None
 
     def __call__(self, stack: Stack, views: tiles.Views, *g: Tensor) -> Any:
         """As `tiles.forward`, or with the output's gradient as `tiles.gradients`, whose vectors' and weights' part is
@@ -165,7 +176,7 @@ class Pass:
         )
         if found is None:
             if not g:
-                return tiles.forward(self.graphs.work, self.places, self.beside, self.cast, stack, views)
+                return self._forward(self.beside, self.cast, stack, views)
             return tiles.gradients(
                 self.graphs.work, self.places, self.needed, self.beside, self.cast, stack, views, *g
             )  # fmt: skip
@@ -184,6 +195,12 @@ class Pass:
             if total is not None:
                 sums.add(first + index, total.clone())
 
+    def _forward(self, beside: Sequence[Tensor], cast: Sequence[Tensor], stack: Stack, views: tiles.Views) -> Tensor:
+        work = self.graphs.work
+        # Made within a recording, so that a replay lays out the weights that there are then.
+        fused = Fused.begin(work.pairs, tiles.bound(self.places, cast), self.around, self.place)
+        return tiles.forward(work, self.places, beside, cast, fused, stack, views)
+
     def _record(self, stack: Stack, views: tiles.Views, g: Sequence[Tensor]) -> Recorded:
         own = {name: torch.empty_like(x).copy_(x) for name, x in views.items()}
         of_output = torch.empty_like(g[0]).copy_(g[0]) if g else None
@@ -195,7 +212,7 @@ class Pass:
 
         def run() -> None:
             if of_output is None:
-                results[:] = [tiles.forward(self.graphs.work, self.places, beside, cast, stack, dict(own))]
+                results[:] = [self._forward(beside, cast, stack, dict(own))]
                 return
             found = tiles.gradients(
                 self.graphs.work, self.places, self.needed, beside, cast, stack, own, of_output

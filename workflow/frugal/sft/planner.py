@@ -21,7 +21,8 @@ from frugal.sft.dryrun import Settings, dry_run, on_meta
 from frugal.sft.errors import BudgetError, PlanError
 from frugal.sft.graph import Graph, Shape, checked_shape, trace
 from frugal.sft.options import TYPICAL, Rates, Segments
-from frugal.sft.plans import STRIPS, Plan, segment
+from frugal.sft.pairs import usable
+from frugal.sft.plans import BACKENDS, STRIPS, Plan, segment
 from frugal.sft.search import State
 
 ROUNDS = 5  # of search and dry run: the second one is nearly always exact
@@ -43,6 +44,7 @@ def plan(
     resident_bytes: int = 0,
     host_budget_bytes: int = 0,
     allow: Sequence[str] = ALLOWED,
+    backend: str = "torch",
     calibrate: bool | None = None,
     safety: float = 0.02,
     allow_dropout: bool = False,
@@ -57,13 +59,15 @@ def plan(
     device: by default the model's. input_grad: whether the image's gradient is wanted.
     host_budget_bytes: pinned host memory that kept maps and carries may take. allow: kinds of segments; with `tiles`
     one window for a whole segment is allowed too.
+    backend: `kernel` runs pairs of layers in one kernel where no gradient is wanted and the device, the type and the
+    layout allow it (`Plan.backend`); the kernels' own copies of those layers' weights are in no prediction.
     calibrate: run the largest window of each segment on the device, for workspace and time (default: on CUDA).
 
     Raises BudgetError with the smallest budget that works and what needs it, PlanError for arguments that make no
     sense, ShapeError and UnsupportedOp as `trace` does.
     """
     shape = checked_shape(image_shape)
-    _check(budget_bytes, host_budget_bytes, resident_bytes, safety, allow)
+    _check(budget_bytes, host_budget_bytes, resident_bytes, safety, allow, backend)
     tensors = [*model.parameters(), *model.buffers()]
     floating = next((t.dtype for t in model.parameters()), torch.float32)
     where = torch.device(device) if device is not None else tensors[0].device if tensors else torch.device("cpu")
@@ -71,11 +75,15 @@ def plan(
         dtype or floating, autocast, channels_last, input_grad, torch.is_grad_enabled(), image_on_device, allow_dropout,
         CUDA_GRANULARITY if where.type == "cuda" else 1,
     )  # fmt: skip
+    if not usable(where, autocast or settings.dtype, channels_last):
+        backend = "torch"
     meta = on_meta(model)
     graph = trace(meta, allow_dropout=allow_dropout).sized(shape)
     shapes = graph.shapes(shape)
     rates = TYPICAL.get(where.type, TYPICAL["cpu"])
-    job = _Job(meta, graph, shapes, settings, tuple(allow), host_budget_bytes, resident_bytes, budget_bytes, safety)
+    job = _Job(
+        meta, graph, shapes, settings, tuple(allow), host_budget_bytes, resident_bytes, budget_bytes, safety, backend
+    )
     chosen = _choose(job, rates, Calibration(0, None))
     if calibrate if calibrate is not None else where.type == "cuda" and _lives_on(tensors, where):
         found = calibrated(model, chosen.plan, settings, where, rates)
@@ -99,6 +107,7 @@ class _Job:
     resident: int
     budget: int
     safety: float
+    backend: str
 
     @property
     def target(self) -> int:
@@ -185,7 +194,7 @@ def _plan_of(job: _Job, state: State) -> Plan:
         )
         for name, each in zip(state.members, state.options, strict=True)
     ]  # fmt: skip
-    return Plan(job.shapes[job.graph.image], tuple(made), job.settings.training)
+    return Plan(job.shapes[job.graph.image], tuple(made), job.settings.training, backend=job.backend)
 
 
 def _composition(job: _Job, state: State, peak: int, known: Calibration) -> dict[str, int]:
@@ -256,7 +265,7 @@ def _lives_on(tensors: Sequence[torch.Tensor], where: torch.device) -> bool:
     return bool(tensors) and tensors[0].device.type == where.type
 
 
-def _check(budget: int, host: int, resident: int, safety: float, allow: Sequence[str]) -> None:
+def _check(budget: int, host: int, resident: int, safety: float, allow: Sequence[str], backend: str) -> None:
     for name, value, least in (
         ("budget_bytes", budget, 1),
         ("host_budget_bytes", host, 0),
@@ -266,6 +275,8 @@ def _check(budget: int, host: int, resident: int, safety: float, allow: Sequence
             raise PlanError(f"{name} = {value!r}: give a whole number of bytes, {least} at least")
     if not 0 <= safety < 1:
         raise PlanError(f"safety = {safety}: give the part of the budget to leave free, from 0 to below 1")
+    if backend not in BACKENDS:
+        raise PlanError(f"backend {backend!r} is none: take one of {', '.join(BACKENDS)}")
     wrong = [kind for kind in allow if kind not in ALLOWED]
     if wrong or not allow:
         raise PlanError(f"allow = {tuple(allow)}: give some of {', '.join(ALLOWED)}")

@@ -19,6 +19,7 @@ from frugal.sft.graph import Graph, Part, Shape, checked_shape, trace
 STORE, CHECKPOINT, TILES, STRIPS = "store", "checkpoint", "tiles", "strips"
 KINDS = (STORE, CHECKPOINT, TILES, STRIPS)
 PLACES = ("device", "host")
+BACKENDS = ("torch", "kernel")
 SCHEMA_VERSION = 1
 MIB = 2**20
 
@@ -50,6 +51,8 @@ class Plan:
     """How a network runs on images of one shape.
 
     image_shape: (N, C, H, W). segments: in the order in which they run. training: whether it has a backward pass.
+    backend: `torch`, or `kernel`: pairs of layers that a kernel computes together run so wherever no gradient is
+    wanted, in evaluation and in the forward pass of segments that are computed again; all else runs in torch.
     budget_bytes: what it was planned for; None for a plan made by hand, which predicts nothing.
     predicted_peak_bytes: live bytes at the worst moment; composition: {what: bytes} of that moment.
     predicted_macs: multiply-adds of a step by purpose (forward, recompute, dgrad, wgrad). predicted_time_s: of a step.
@@ -68,6 +71,7 @@ class Plan:
     h2d_bytes: int = 0
     d2h_bytes: int = 0
     workspace_bytes: int = 0
+    backend: str = "torch"
     torch_version: str = torch.__version__
 
     @classmethod
@@ -82,6 +86,7 @@ class Plan:
         stacks: Sequence[int] | None = None,
         training: bool = True,
         allow_dropout: bool = False,
+        backend: str = "torch",
     ) -> Plan:
         """A plan by hand. cuts: maps to keep, besides the body's output and those whose statistics are needed.
 
@@ -105,7 +110,7 @@ class Plan:
             segment(part, shapes, kind, *grid, stack=stack)
             for part, kind, grid, stack in zip(parts, kinds, tiles, stacks, strict=True)
         ]
-        plan = cls(shape, tuple(segments), training)
+        plan = cls(shape, tuple(segments), training, backend=backend)
         check(plan, graph, shapes)
         return plan
 
@@ -148,6 +153,8 @@ class Plan:
             lines.append("multiply-adds " + ", ".join(f"{what} {n:,}" for what, n in self.predicted_macs.items()))
         if self.predicted_time_s is not None:
             lines.append(f"time {self.predicted_time_s:.3g} s a step")
+        if self.backend != "torch":
+            lines.append(f"backend {self.backend}")
         return "\n".join(lines)
 
     __str__ = table
@@ -170,6 +177,8 @@ def map_names(part: Part) -> tuple[str, ...]:
 
 def check(plan: Plan, graph: Graph, shapes: Mapping[str, Shape]) -> None:
     """Raises PlanError unless the plan is one of this network on this image shape."""
+    if plan.backend not in BACKENDS:
+        raise PlanError(f"backend {plan.backend!r} is none: take one of {', '.join(BACKENDS)}")
     parts = {part.output: part for part in graph.cut([each.output for each in plan.segments])}
     missing = [name for name in parts if name not in {each.output for each in plan.segments}]
     if missing:

@@ -83,8 +83,8 @@ class SegmentedSequential(nn.Module):
     train, to and requires_grad_ are the model's. Any model that torch.fx traces into supported nodes will do.
 
     plan: how to run, for one shape of images; another shape raises ShapeError. Without it, `frugal.sft.plan` makes one
-    for each new shape under `budget_bytes`, which may put maps into `host_budget_bytes` of host memory. Without either,
-    one segment runs as `checkpoint` does.
+    for each new shape under `budget_bytes`, which may put maps into `host_budget_bytes` of host memory and run pairs of
+    layers by the `backend` kernel. Without either, one segment runs as `checkpoint` does.
     allow_dropout: dropout in the body draws another mask than the model's. A second derivative raises RuntimeError.
     graphs: with a plan on a GPU, tiles are recorded as CUDA graphs, one a shape, and replayed from then on, which
     spares the launches of small ones. It takes memory beside the plan's: the segments' weights again, and the largest
@@ -100,10 +100,13 @@ class SegmentedSequential(nn.Module):
         host_budget_bytes: int = 0,
         allow_dropout: bool = False,
         graphs: bool = False,
+        backend: str = "torch",
     ) -> None:
         super().__init__()
         if plan is not None and budget_bytes is not None:
             raise PlanError("plan and budget_bytes together: give the plan, or the budget to plan under")
+        if plan is not None and backend != "torch":
+            raise PlanError("plan and backend together: a plan has its own; give it to Plan.manual or to plan")
         if graphs and plan is None:
             raise PlanError("graphs without a plan: their memory is in no budget; plan first, then give the plan")
         # Not as a submodule, which would put "model." before every name.
@@ -112,7 +115,7 @@ class SegmentedSequential(nn.Module):
             self.__dict__[shared] = model.__dict__[shared]
         self.training = model.training
         self.plan, self.budget_bytes, self.allow_dropout = plan, budget_bytes, allow_dropout
-        self.host_budget_bytes, self.graphs = host_budget_bytes, graphs
+        self.host_budget_bytes, self.graphs, self.backend = host_budget_bytes, graphs, backend
         self._graph: Graph | None = None
         self._schedules: dict[Any, Schedule] = {}
         if plan is not None:
@@ -158,13 +161,11 @@ class SegmentedSequential(nn.Module):
 
     def _planned(self, shape: Shape, settings: Mapping[str, Any]) -> Plan:
         if self.budget_bytes is None:
-            return Plan.manual(self.model, shape, allow_dropout=self.allow_dropout)
+            return Plan.manual(self.model, shape, allow_dropout=self.allow_dropout, backend=self.backend)
         from frugal.sft.planner import plan
 
-        host = self.host_budget_bytes
-        return plan(
-            self.model, shape, self.budget_bytes, host_budget_bytes=host, allow_dropout=self.allow_dropout, **settings
-        )
+        settings = {**settings, "host_budget_bytes": self.host_budget_bytes, "backend": self.backend}
+        return plan(self.model, shape, self.budget_bytes, allow_dropout=self.allow_dropout, **settings)
 
 
 def _settings(model: nn.Module, x: Tensor | HostImage) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def schedule(graph: Graph, plan: Plan, *, graphs: bool = False) -> Schedule:
         if node.name in parts:
             part = parts[node.name]
             mean = graph.head.mean is not None and node.name == graph.output
-            run = _runner(Work(part, shapes, mean), segments[node.name], hosted, pool)
+            run = _runner(Work(part, shapes, mean, plan.backend), segments[node.name], hosted, pool)
             made.append(Step(node.name, part, run, None, ()))
         elif node.whole:
             made.append(Step(node.name, None, None, node, ()))

@@ -13,8 +13,10 @@ from torch.autograd.function import once_differentiable
 from frugal.sft import window
 from frugal.sft.copies import Copies, by_rows, map_room
 from frugal.sft.host import HostImage, Place, windows_of
+from frugal.sft.pairs import Fused
 from frugal.sft.ranges import COLUMNS, ROWS
 from frugal.sft.sums import Call
+from frugal.sft.surroundings import Surroundings
 from frugal.sft.window import Work
 
 
@@ -40,7 +42,10 @@ class Stored:
                 x = _Brought.apply(x, place)
             values[name] = window.window_of(x, rows.at[name], columns.at[name])
         own = {key: weights[index] for key, index in places.items()}
-        y = window.run(work, rows, columns, values, dict(zip(work.part.vectors, vectors, strict=True)), own)
+        fused = None
+        if not torch.is_grad_enabled():
+            fused = Fused.begin(work.pairs, own, Surroundings.now(place.device), place)
+        y = window.run(work, rows, columns, values, dict(zip(work.part.vectors, vectors, strict=True)), own, fused)
         return y.mean((2, 3)) if work.mean else y
 
 

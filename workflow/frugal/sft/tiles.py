@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from frugal.sft import window
 from frugal.sft.copies import Copies
 from frugal.sft.host import HostImage, Place, windows_of
+from frugal.sft.pairs import Fused
 from frugal.sft.ranges import COLUMNS, ROWS, Range, split
 from frugal.sft.stacks import Stack, stacked, together
 from frugal.sft.sums import Call, Output, Sums
@@ -111,9 +112,10 @@ class _Tiled(torch.autograd.Function):
         ctx.image = saved(ctx, tensors)
         inputs, vectors, weights = unpacked(work, tensors)
         beside, cast = list(vectors.values()), cast_weights(work, places, weights, around)
-        run = functools.partial(forward, work, places, beside, cast)
+        fused = Fused.begin(work.pairs, bound(places, cast), around, call.place)
+        run = functools.partial(forward, work, places, beside, cast, fused)
         if tiles.graphs is not None:
-            run = tiles.graphs.forward(around, places, beside, cast, tiles.lasting)
+            run = tiles.graphs.forward(around, places, beside, cast, tiles.lasting, call.place)
         with Copies(device) as copies:
             output = Output(work, call.place, copies, work.part.output in tiles.hosted)
             coming = tiles.coming(inputs, copies, call.place)
@@ -149,9 +151,18 @@ class _Tiled(torch.autograd.Function):
             return (None, None, None, *sums.found())
 
 
-def forward(work: Work, places: Mapping, beside: Sequence[Tensor], cast: Sequence[Tensor], stack: Stack, views: Views):
+def forward(
+    work: Work,
+    places: Mapping,
+    beside: Sequence[Tensor],
+    cast: Sequence[Tensor],
+    fused: Fused | None,
+    stack: Stack,
+    views: Views,
+) -> Tensor:
     """The output of a stack of windows [stack · N, C, h, w]. views: the inputs' windows, which are used up."""
-    return window.run(work, *stack[0], views, dict(zip(work.part.vectors, beside, strict=True)), bound(places, cast))
+    vectors = dict(zip(work.part.vectors, beside, strict=True))
+    return window.run(work, *stack[0], views, vectors, bound(places, cast), fused)
 
 
 def gradients(
@@ -171,7 +182,7 @@ def gradients(
     """
     own = leaves(list(views.values()), needed)
     with torch.enable_grad():
-        y = forward(work, places, beside, cast, stack, dict(zip(views, own, strict=True)))
+        y = forward(work, places, beside, cast, None, stack, dict(zip(views, own, strict=True)))
     everything = [*own, *beside, *cast]
     asked = [i for i, leaf in enumerate(everything) if leaf.requires_grad]
     grads = torch.autograd.grad(y, [everything[i] for i in asked], gradient_of(work, g, y), allow_unused=True)

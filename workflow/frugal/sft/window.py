@@ -19,6 +19,7 @@ from frugal.sft import nodes, ranges
 from frugal.sft.graph import Part, Shape
 from frugal.sft.nodes import Node
 from frugal.sft.norm import normalise
+from frugal.sft.pairs import Fused, Pair, pairs_of
 from frugal.sft.ranges import COLUMNS, ROWS, Axis, Range
 
 Pads = tuple[int, int]
@@ -50,11 +51,15 @@ class Span:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A segment on one image shape. mean: its output's mean over all positions is wanted instead of the output."""
+    """A segment on one image shape. mean: its output's mean over all positions is wanted instead of the output.
+
+    backend: `torch`, or `kernel`: pairs of layers in one kernel where no gradient is wanted.
+    """
 
     part: Part
     shapes: Mapping[str, Shape]
     mean: bool = False
+    backend: str = "torch"
 
     @cached_property
     def sizes(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -107,6 +112,10 @@ class Work:
     def padded_before(self) -> frozenset[str]:
         return frozenset(node.name for node in self.padding_for.values())
 
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        return pairs_of(self.part, self.padded_before) if self.backend == "kernel" else ()
+
     @property
     def random(self) -> bool:
         return nodes.DROPOUT in self.ops.values()
@@ -152,13 +161,34 @@ def run(
     values: dict[str, Tensor],
     vectors: Mapping[str, Tensor],
     weights: Mapping[tuple[str, str], Tensor],
+    fused: Fused | None = None,
 ) -> Tensor:
-    """The segment's output [N, C, rows, columns] for a window. values: the windows of its inputs, which are used up."""
+    """The segment's output [N, C, rows, columns] for a window. values: the windows of its inputs, which are used up.
+
+    fused: what runs pairs of layers in one kernel.
+    """
+    done: set[str] = set()
     for node in work.part.nodes:
-        values[node.name] = step(work, node, rows, columns, values, vectors, weights)
+        pair = fused.at.get(node.name) if fused is not None else None
+        y = None if pair is None else _pair(work, fused, pair, rows, columns, values)
+        if y is not None:
+            values[pair.names[-1]] = y
+            done |= set(pair.names)
+        if node.name not in done:
+            values[node.name] = step(work, node, rows, columns, values, vectors, weights)
         for name in work.dropped[node.name]:
-            del values[name]
+            values.pop(name, None)
     return values.pop(work.part.output)
+
+
+def _pair(work: Work, fused: Fused, pair: Pair, rows: Span, columns: Span, values: Mapping[str, Tensor]):
+    """Two layers at once as the nodes behind them expect it; None where no kernel computes them."""
+    (name,), output = pair.first.inputs, pair.last
+    (row,), (column,) = rows.reads[pair.first.name], columns.reads[pair.first.name]
+    x = cropped(values[name], row, column)
+    first = rows.at[name][0] + row.start, columns.at[name][0] + column.start
+    y = fused(pair, x, first, (rows.made[output.name], columns.made[output.name]))
+    return None if y is None else _for_reader(work, output, y, rows, columns)[0]
 
 
 def step(
@@ -249,20 +279,25 @@ def _padded(work: Work, node: Node, x: Tensor, reads: tuple[Read, Read], value: 
 
 
 def _activation(work: Work, node: Node, x: Tensor, rows: Span, columns: Span) -> Tensor:
-    free = work.alone(node)
-    reader = work.padding_for.get(node.name)
-    if reader is not None and reader.name in rows.reads:  # a strip may bring it nothing to do
-        (row,), (column,) = rows.reads[reader.name], columns.reads[reader.name]
-        x = cropped(x, row, column)
-        top, side = _beside(reader, (row, column))
-        if (top, side) != (NONE, NONE):
-            x, free = functional.pad(x, (*side, *top)), True
-    module = node.module
+    x, padded = _for_reader(work, node, x, rows, columns)
+    module, free = node.module, padded or work.alone(node)
     if free and isinstance(module, nn.ReLU):
         return functional.relu_(x)
     if free and isinstance(module, nn.LeakyReLU) and module.negative_slope > 0:
         return functional.leaky_relu_(x, module.negative_slope)
     return _function(module, x)
+
+
+def _for_reader(work: Work, node: Node, x: Tensor, rows: Span, columns: Span) -> tuple[Tensor, bool]:
+    """What an activation reads or gives, cut and padded where its reader leaves that to it; whether it is padded."""
+    reader = work.padding_for.get(node.name)
+    if reader is None or reader.name not in rows.reads:  # a strip may bring it nothing to do
+        return x, False
+    (row,), (column,) = rows.reads[reader.name], columns.reads[reader.name]
+    x = cropped(x, row, column)
+    top, side = _beside(reader, (row, column))
+    padded = (top, side) != (NONE, NONE)
+    return functional.pad(x, (*side, *top)) if padded else x, padded
 
 
 def _function(module: nn.Module, x: Tensor) -> Tensor:
