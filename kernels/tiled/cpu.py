@@ -5,13 +5,12 @@ Its scheme stands in `kernels.tiled.cpu_loops`; here are its arguments.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from kernels.tiled import cpu_loops
 from kernels.tiled.pack_mma import padded
 from kernels.tiled.shape import PairShape, UnsupportedPair
-
-KINDS = {"none": 0, "relu": 1, "leaky": 2}
 
 
 def pair(
@@ -54,7 +53,8 @@ class Prepared:
         self._weights = [self._rows(w1), self._row(b1), self._rows(w2), self._row(b2)]
         between = 0 if fused else shape.N * shape.H_mid * shape.W_mid * len(self._weights[1])
         self._middle = torch.empty(between).numpy()
-        self._kind = (KINDS[shape.activation], slope)
+        # Without an activation values below zero are multiplied by one, which changes none.
+        self._kind = (shape.activation == "relu", np.float32(slope if shape.activation == "leaky" else 1))
 
     def __call__(self, x: torch.Tensor, out: torch.Tensor | None = None, *, times: int = 1) -> torch.Tensor:
         """The output of x, `times` times into out (a new tensor where that is None)."""
@@ -75,9 +75,9 @@ class Prepared:
 
     @staticmethod
     def _rows(w: torch.Tensor):
-        """[C, 9, N padded to 32], flat."""
+        """[N / 32, C, 9, 32], flat, N padded to a multiple of 32."""
         full = padded(w.detach(), cpu_loops.CHANNELS)
-        return full.reshape(full.shape[0], -1, 9).permute(1, 2, 0).reshape(-1).contiguous().numpy()
+        return full.reshape(-1, cpu_loops.CHANNELS, w.shape[1], 9).permute(0, 2, 3, 1).reshape(-1).contiguous().numpy()
 
 
 def _check(name: str, tensor: torch.Tensor, wanted: tuple[int, ...], *, dense: bool = False) -> None:

@@ -3,8 +3,11 @@
 A task is a tile of the output. It copies the input under the tile, computes all channels between the layers for the
 tile and its halo into a buffer that stays in a second-level cache, [row][column][channel], and the output from that:
 
-    sums of 4 neighbouring columns × 32 channels are in vector registers (`sum_block`), for each channel and tap two
-    vectors of weights and four values: 8 multiply-adds for 6 loads
+    sums of 6 neighbouring columns × 32 channels are in vector registers (`sum_block`), for each channel and tap two
+    vectors of weights and six values, of which taps share: 12 multiply-adds for 5 loads
+
+so that twelve sums hide the latency of a multiply-add; with eight they do so barely, and sixteen leave no registers for
+the values. The weights of 32 channels lie together: those of 64 would be too many for a first-level cache.
 
 The unfused twin runs the same code in two passes, one for each layer, with the buffer's content written to memory by
 the first and copied back from it, halo included, by the second.
@@ -19,8 +22,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 LANES = 16  # numbers of a vector: one register of AVX-512, two of AVX2, four of NEON or SSE
-COLUMNS, CHANNELS = 4, 32  # of a block of sums
-TILE = 32  # rows and columns of a task's tile, before its maximum
+COLUMNS, CHANNELS = 6, 32  # of a block of sums
+TILE = 36  # rows and columns of a task's tile, before its maximum
 
 _INDEX, _NUMBER = ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
@@ -29,9 +32,9 @@ _OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}, "cache": True}  # 
 
 
 @intrinsic
-def sum_block(typing_context, sums, at, values, place, strides, weights, first, apart, count):
+def sum_block(typing_context, sums, at, values, place, strides, weights, first, count):
     """sums[at + 32p + n] = sum over c < count and taps (r, s) of values[place + c·strides[0] + r·strides[1] +
-    (p + s)·strides[2]] · weights[first + (9c + 3r + s)·apart + n], p < 4, n < 32; count > 0.
+    (p + s)·strides[2]] · weights[first + 32·(9c + 3r + s) + n], p < COLUMNS, n < 32; count > 0.
 
     Numba has no vector type of its own, and keeps an array of sums in memory.
     """
@@ -59,7 +62,7 @@ def sum_block(typing_context, sums, at, values, place, strides, weights, first, 
         number = builder.phi(_INDEX)
         partial = [[builder.phi(_VECTOR) for _ in range(CHANNELS // LANES)] for _ in range(COLUMNS)]
         base = builder.gep(start, [builder.mul(number, channel)])
-        weights_at = builder.gep(taps, [builder.mul(number, builder.mul(given[7], _INDEX(9)))])
+        weights_at = builder.gep(taps, [builder.mul(number, _INDEX(9 * CHANNELS))])
         more = partial
         for r in range(3):
             spread = []
@@ -69,7 +72,7 @@ def sum_block(typing_context, sums, at, values, place, strides, weights, first, 
                 value = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, _NUMBER(0))
                 spread.append(builder.shuffle_vector(value, value, _FIRST))
             for s in range(3):
-                tap = builder.gep(weights_at, [builder.mul(_INDEX(3 * r + s), given[7])])
+                tap = builder.gep(weights_at, [_INDEX((3 * r + s) * CHANNELS)])
                 loaded = [builder.load(part, align=4) for part in vectors(tap)]
                 more = [
                     [
@@ -86,7 +89,7 @@ def sum_block(typing_context, sums, at, values, place, strides, weights, first, 
             for part in range(CHANNELS // LANES):
                 partial[p][part].add_incoming(zeros, before)
                 partial[p][part].add_incoming(more[p][part], loop)
-        builder.cbranch(builder.icmp_signed("<", following, given[8]), loop, after)
+        builder.cbranch(builder.icmp_signed("<", following, given[7]), loop, after)
         builder.position_at_end(after)
         for p in range(COLUMNS):
             to = builder.gep(data(0), [builder.add(given[1], _INDEX(CHANNELS * p))])
@@ -94,43 +97,81 @@ def sum_block(typing_context, sums, at, values, place, strides, weights, first, 
                 builder.store(total, part, align=4)
         return context.get_dummy_value()
 
-    return types.void(sums, at, values, place, strides, weights, first, apart, count), generate
+    return types.void(sums, at, values, place, strides, weights, first, count), generate
 
 
-@numba.njit(**_OPTIONS)
-def _finish(block, at, bias, first, out, to, q, activation, slope):
-    """Maximum over the q rows and columns at `at` of the block, bias, activation: 32 channels to out[to:]."""
-    row = q * COLUMNS * CHANNELS
-    for n in range(CHANNELS):
-        best = block[at + n]
-        if q == 2:
-            for other in (block[at + CHANNELS + n], block[at + row + n], block[at + row + CHANNELS + n]):
-                best = best if best >= other or best != best else other
-        best += bias[first + n]
-        if best < 0 and activation > 0:
-            best = np.float32(0) if activation == 1 else best * slope
-        out[to + n] = best
+def _finishing(q: int):
+    """The intrinsic that ends a block: the maximum of q × q results, bias and activation, 32 channels at once."""
+
+    @intrinsic
+    def finish(typing_context, sums, at, bias, first, out, to, relu, slope):
+        """out[to + n] = activation(max over rows and columns i, j < q of sums[at + (i·q·COLUMNS + j)·32 + n] +
+        bias[first + n]), n < 32. Below zero that is zero with relu, else it is multiplied by slope; NaN wins and stays.
+        """
+
+        def generate(context, builder, signature, given):
+            kinds = signature.args
+
+            def vectors(number, offset):
+                data = context.make_array(kinds[number])(context, builder, given[number]).data
+                start = builder.gep(data, [offset])
+                parts = [builder.gep(start, [_INDEX(LANES * part)]) for part in range(CHANNELS // LANES)]
+                return [builder.bitcast(part, _VECTOR.as_pointer()) for part in parts]
+
+            def spread(value):
+                one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), value, _NUMBER(0))
+                return builder.shuffle_vector(one, one, _FIRST)
+
+            zero, factor = ir.Constant(_VECTOR, [0.0] * LANES), spread(given[7])
+            inputs = [
+                vectors(0, builder.add(given[1], _INDEX((row * q * COLUMNS + column) * CHANNELS)))
+                for row in range(q)
+                for column in range(q)
+            ]
+            for part, (add, into) in enumerate(zip(vectors(2, given[3]), vectors(4, given[5]), strict=True)):
+                best = builder.load(inputs[0][part], align=4)
+                for other in inputs[1:]:
+                    value = builder.load(other[part], align=4)
+                    kept = builder.or_(
+                        builder.fcmp_ordered(">=", best, value), builder.fcmp_unordered("uno", best, best)
+                    )
+                    best = builder.select(kept, best, value)
+                best = builder.fadd(best, builder.load(add, align=4))
+                below = builder.select(given[6], zero, builder.fmul(best, factor))
+                best = builder.select(builder.fcmp_ordered("<", best, zero), below, best)
+                builder.store(best, into, align=4)
+            return context.get_dummy_value()
+
+        return types.void(sums, at, bias, first, out, to, relu, slope), generate
+
+    return finish
+
+
+_finish_one, _finish_four = _finishing(1), _finishing(2)
 
 
 @numba.njit(**_OPTIONS)
 def _layer(values, strides, weights, bias, channels, padded, q, rows, cols, block, out, kind):
     """One layer of a tile: out[(row·cols + col)·padded + n] for rows × cols results (after the maximum)."""
-    activation, slope = kind
+    relu, slope = kind
     channel_stride, row_stride, column_stride = strides
-    for row in range(rows):
-        for col in range(0, cols, COLUMNS):
-            for first in range(0, padded, CHANNELS):
+    for first in range(0, padded, CHANNELS):  # outermost: a group's weights stay in the first-level cache
+        for row in range(rows):
+            for col in range(0, cols, COLUMNS):
                 for a in range(q):
                     for b in range(q):
                         place = (q * row + a) * row_stride + (q * col + b * COLUMNS) * column_stride
                         at = (a * q + b) * COLUMNS * CHANNELS
                         sum_block(
-                            block, at, values, place, (channel_stride, row_stride, column_stride), weights, first,
-                            padded, channels,
+                            block, at, values, place, (channel_stride, row_stride, column_stride), weights,
+                            9 * channels * first, channels,
                         )  # fmt: skip
                 for p in range(min(COLUMNS, cols - col)):
                     to = (row * cols + col + p) * padded + first
-                    _finish(block, q * p * CHANNELS, bias, first, out, to, q, activation, slope)
+                    if q == 2:
+                        _finish_four(block, 2 * p * CHANNELS, bias, first, out, to, relu, slope)
+                    else:
+                        _finish_one(block, p * CHANNELS, bias, first, out, to, relu, slope)
 
 
 @numba.njit(**_OPTIONS)
@@ -181,9 +222,10 @@ def _put_output(buffer, y, image, channels, height, width, top, left, rows, cols
 def run(times, x, w1, b1, w2, b2, middle, y, sizes, pools, kind, fused):
     """The pair, `times` times: in one pass over the tiles, or in one for each layer.
 
-    x, y: NCHW, flat; w: [C, 9, Npad], b: [Npad], flat, Npad a multiple of 32; middle: [N, H_mid, W_mid, Npad], flat, of
-    the unfused twin; sizes: (N, C_in, C_mid, C_out, H, W); pools: (q of the first, of the second layer: 2 or 1); kind:
-    (0 none, 1 relu, 2 leaky; slope). Threads share no buffer: each task makes its own.
+    x, y: NCHW, flat; w: [Npad / 32, C, 9, 32], b: [Npad], flat, Npad a multiple of 32; middle: [N, H_mid, W_mid, Npad],
+    flat, of the unfused twin; sizes: (N, C_in, C_mid, C_out, H, W); pools: (q of the first, of the second layer: 2 or
+    1); kind: (whether relu; else what values below zero are multiplied by). Threads share no buffer: each task makes
+    its own.
     """
     images, c_in, c_mid, c_out, height, width = sizes
     q1, q2 = pools
@@ -201,7 +243,7 @@ def run(times, x, w1, b1, w2, b2, middle, y, sizes, pools, kind, fused):
                 rows = min(TILE, mid_height - top - halo) + 2 * halo
                 cols = min(TILE, mid_width - left - halo) + 2 * halo
                 block = np.empty(4 * COLUMNS * CHANNELS, np.float32)
-                # Blocks of 4 columns read beyond the last one: what they sum there is not used.
+                # Blocks of columns read beyond the last one: what they sum there is not used.
                 buffer = np.empty((rows * cols + 3 * COLUMNS) * mid_padded, np.float32)
                 if part < 2:
                     in_rows, in_cols = q1 * rows + 2, q1 * cols + 2
