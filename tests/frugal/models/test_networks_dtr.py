@@ -1,6 +1,7 @@
 """DTR's networks: parameters, layers and shapes against what is published of them, and their own formulas."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ from torch import nn
 from torch.nn import functional as f
 
 from frugal.models import build
+from frugal.models.densenet import densenet100
 from frugal.models.gan import EPS, Learnt, UnrolledGan, adam, unrolled_gan
+from frugal.models.inception import inceptionv4
 from frugal.models.recurrent import Cell, gru, lstm, treelstm
-from frugal.models.resnet import CifarBlock
+from frugal.models.resnet import CifarBlock, resnet32
 from frugal.models.transformer import transformer
+from frugal.models.unet import unet
 
 PUBLISHED = Path(__file__).parents[3] / "workflow" / "paper" / "dtr.csv"
 # (parameters, what says so)
@@ -258,3 +262,32 @@ def test_in_evaluation_nothing_is_learnt():
     with torch.no_grad():
         assert torch.equal(model(noise, torch.randn(8, 2)), model.discriminator(model.generator(noise)))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+PIXELS, ROWS = (2, 3, 32, 32), [(2, 3)] * 3
+
+
+@pytest.mark.parametrize(
+    ("make", "shapes"),
+    [
+        (partial(resnet32, width_divisor=8), [PIXELS]),
+        (densenet100, [PIXELS]),
+        (partial(unet, width_divisor=16), [PIXELS]),
+        (partial(inceptionv4, width_divisor=16), [(2, 3, 107, 107)]),
+        (partial(lstm, 3, 4), ROWS),
+        (partial(treelstm, 3, 4), ROWS),
+        (partial(gru, 3, 4), ROWS),
+        (partial(unrolled_gan, 8, 4, 2), [(5, 4), (5, 2)]),
+    ],
+    ids=["resnet32", "densenet100", "unet", "inceptionv4", "lstm", "treelstm", "gru", "unrolled_gan"],
+)
+def test_dropout_is_for_training_and_changes_no_name(make, shapes):
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape) for shape in shapes]
+    given = (inputs,) if shapes is ROWS else tuple(inputs)
+    without, dropping = make(), make(dropout=0.5)
+    dropping.load_state_dict(without.state_dict())
+    losses = [model(*given).detach() for model in (dropping, dropping)]
+    assert not torch.equal(*losses)
+    dropping.load_state_dict(without.state_dict())
+    assert torch.equal(without.eval()(*given), dropping.eval()(*given))

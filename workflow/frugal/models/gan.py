@@ -45,8 +45,9 @@ def adam(state: Learnt, gradients: dict[str, Tensor]) -> Learnt:
 
 
 def _perceptron(c_in: int, hidden: int, c_out: int, dropout: float) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.Linear(c_in, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
-    return [*layers, *([nn.Dropout(dropout)] if dropout else []), nn.Linear(hidden, c_out)]
+    between = nn.Dropout(dropout) if dropout else nn.Identity()  # the names of parameters are the same either way
+    layers = [nn.Linear(c_in, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()]
+    return [*layers, between, nn.Linear(hidden, c_out)]
 
 
 class UnrolledGan(nn.Module):
