@@ -1,6 +1,7 @@
 """DTR's networks: parameters, layers and shapes against what is published of them, and their own formulas."""
 
 import csv
+import functools
 from functools import partial
 from pathlib import Path
 
@@ -39,9 +40,11 @@ def counters(model):
     return 8 * sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
-def meta(make, *args, **options):
+@functools.cache
+def meta(make, *args):
+    """A network without memory; nobody changes it."""
     with torch.device("meta"):
-        return make(*args, **options)
+        return make(*args)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -55,17 +58,17 @@ def test_parameters_are_the_published_number(name):
 @pytest.mark.parametrize(
     ("model", "inputs", "constants"),
     [
-        (lambda: build("resnet32"), 56 * 3 * 224 * 224 * 4 + 56 * 8, 35_584_920),
-        (lambda: build("inceptionv4"), 64 * 3 * 299 * 299 * 4 + 64 * 8, 239_640_948),
+        ((build, "resnet32"), 56 * 3 * 224 * 224 * 4 + 56 * 8, 35_584_920),
+        ((build, "inceptionv4"), 64 * 3 * 299 * 299 * 4 + 64 * 8, 239_640_948),
         # 72 scalars of 8 bytes are the log's own
-        (transformer, (512 + 20) * 10 * 512 * 4 + 20 * 512 * 8 + 72 * 8, 263_197_248),
-        (lambda: lstm(512, 1700), 128 * 512 * 512 * 4, 194_424_928),
-        (lambda: treelstm(10, 300), 127 * 100 * 10 * 4, 2_000_800),
+        ((transformer,), (512 + 20) * 10 * 512 * 4 + 20 * 512 * 8 + 72 * 8, 263_197_248),
+        ((lstm, 512, 1700), 128 * 512 * 512 * 4, 194_424_928),
+        ((treelstm, 10, 300), 127 * 100 * 10 * 4, 2_000_800),
     ],
     ids=["resnet32", "inceptionv4", "transformer", "lstm", "treelstm"],
 )
 def test_weights_and_inputs_are_the_constants_of_the_published_log(model, inputs, constants):
-    made = meta(model)
+    made = meta(*model)
     assert kept(made) + counters(made) + inputs == constants
 
 
@@ -80,18 +83,18 @@ def published_bytes(name, needle):
 @pytest.mark.parametrize(
     ("model", "published", "needle"),
     [
-        (lambda: build("resnet1202"), "resnet1202", "batch=64"),
-        (lambda: build("inceptionv4"), "inceptionv4", "batch=64"),
-        (lambda: build("densenet121"), "densenet121", "batch=84"),
-        (lambda: build("unet"), "unet", "batch=6"),
-        (lambda: lstm(512, 1700), "lstm", "seq=256"),
-        (lambda: treelstm(100, 300), "treelstm", "depth=9"),
-        (lambda: treelstm(300, 1024), "treelstm", "depth=6"),
-        (lambda: unrolled_gan(2048, 4096, 60), "unroll_gan", "batch=512"),
+        ((build, "resnet1202"), "resnet1202", "batch=64"),
+        ((build, "inceptionv4"), "inceptionv4", "batch=64"),
+        ((build, "densenet121"), "densenet121", "batch=84"),
+        ((build, "unet"), "unet", "batch=6"),
+        ((lstm, 512, 1700), "lstm", "seq=256"),
+        ((treelstm, 100, 300), "treelstm", "depth=9"),
+        ((treelstm, 300, 1024), "treelstm", "depth=6"),
+        ((unrolled_gan, 2048, 4096, 60), "unroll_gan", "batch=512"),
     ],
 )
 def test_models_take_the_published_bytes_of_a_gpu(model, published, needle):
-    made = meta(model)
+    made = meta(*model)
     buffers = [] if published in ("unroll_gan", "lstm") else [*made.buffers()]  # made with the first step
     tensors = [*made.parameters(), *buffers]
     # CUDA's allocator rounds up to 512 bytes, and leaves up to 1 MiB to a tensor of more rather than split it off
@@ -122,7 +125,7 @@ def test_layers_are_as_many_as_their_names_say():
     ],
 )  # fmt: skip
 def test_inception_has_the_maps_of_the_figures(side, maps):
-    model, found = meta(build, "inceptionv4"), {}
+    model, found = meta.__wrapped__(build, "inceptionv4"), {}
     for name, part in [("stem", model.stem), *model.cells.named_children()]:
         part.register_forward_hook(lambda m, a, y, name=name: found.update({name: tuple(y.shape[1:])}))
     assert model(torch.empty(1, 3, side, side, device="meta")).shape == (1, 1001)
@@ -130,7 +133,7 @@ def test_inception_has_the_maps_of_the_figures(side, maps):
 
 
 def test_unet_has_the_published_widths_at_each_size():
-    model, found = meta(build, "unet"), []
+    model, found = meta.__wrapped__(build, "unet"), []
     for part in [*model.down, *model.up]:
         part.register_forward_hook(lambda m, a, y: found.append((a[0].shape[1], *y.shape[1:])))
     assert model(torch.empty(6, 3, 608, 416, device="meta")).shape == (6, 1, 608, 416)
