@@ -1,8 +1,8 @@
 """DTR: a byte budget for training, kept by evicting tensors and computing them again (Kirisame et al., ICLR 2021).
 
-The simulator: `read_log`, `chain`, `simulate`, `sweep`, `minimum_budget`. The runtime: `Budget`, `budgeted_step`,
-`capture_log`. Planners that know the graph beforehand: `static_plan`, `static_graph`, `layer_graph`. What is imported
-from here is loaded on first use; torch is not loaded before.
+The simulator: `read_log`, `chain`, `adversary`, `simulate`, `sweep`, `minimum_budget`. The runtime: `Budget`,
+`budgeted_step`, `capture_log`. Planners that know the graph beforehand: `static_plan`, `static_graph`, `layer_graph`.
+What is imported from here is loaded on first use; torch is not loaded before.
 """
 
 from importlib import import_module
@@ -29,6 +29,7 @@ _PLACES = {
     "StepResult": "frugal.dtr.budget",
     "ThrashError": "frugal.dtr.errors",
     "Unsupported": "frugal.dtr.errors",
+    "adversary": "frugal.dtr.adversaries",
     "budgeted_step": "frugal.dtr.budget",
     "capture_log": "frugal.dtr.capture",
     "chain": "frugal.dtr.logs",

@@ -169,12 +169,19 @@ def measure_baseline(log: Log) -> Baseline:
     )
 
 
-def _run(
-    graph: Graph, heuristic: Heuristic, budget: int, limit: int, *, mode: int, seed: int = 0, e_star: int = 0,
-    proof: bool = False, room: int = 0,
-) -> sim_state.State:  # fmt: skip
+def _run(graph: Graph, heuristic: Heuristic, budget: int, limit: int, **options: int) -> sim_state.State:
     from frugal.dtr.sim_kernels import run  # compiled code is loaded by the first run
 
+    state = begun(graph, heuristic, budget, limit, **options)
+    run(state, graph.action, graph.target)
+    return state
+
+
+def begun(
+    graph: Graph, heuristic: Heuristic, budget: int, limit: int, *, mode: int = sim_state.EVICT, seed: int = 0,
+    e_star: int = sim_state.MAINTAINED, proof: bool = False, room: int = 0,
+) -> sim_state.State:  # fmt: skip
+    """The state before anything ran, for `frugal.dtr.sim_kernels.run`, which may go through a schedule in pieces."""
     static = _layouts.get(graph)
     if static is None:
         static = _layouts[graph] = sim_state.layout(graph)
@@ -195,7 +202,6 @@ def _run(
     n[sim_state.ON_DEMAND] = heuristic.kind == sim_state.CLASSES or (
         heuristic.searches and e_star != sim_state.MAINTAINED
     )
-    run(state, graph.action, graph.target)
     return state
 
 
