@@ -200,8 +200,8 @@ def _splits(variant: Variant, shape: ConvShape) -> Iterator[int]:
     """Splits in which every block has channels, one of each number of steps; no more than a cluster may have."""
     seen = set()
     for splits in (splits for splits in SPLITS if splits <= CLUSTER_MAX or variant.reduce != "cluster"):
-        steps = -(-shape.C // (splits * variant.warps))
-        if steps not in seen and (splits - 1) * variant.warps < shape.C:
+        steps = -(-shape.C // (splits * variant.sharers))
+        if steps not in seen and (splits - 1) * variant.sharers < shape.C:
             seen.add(steps)
             yield splits
 
@@ -213,7 +213,7 @@ def cut(variant: Variant | pointwise.Variant, shape: ConvShape, splits: int) -> 
     grid = RUNGS[variant.rung].grid(variant, shape, splits)
     # A cluster needs no workspace, but before capability 9.0 its kernel's code is that of `ticket`.
     shared = math.prod(grid) // splits if splits > 1 else 0
-    share = splits * variant.warps if variant.rung in ("v3_ballot", "v6_fused") else 1
+    share = splits * variant.sharers if variant.rung in ("v3_ballot", "v6_fused") else 1
     slots = 1 if variant.reduce == "atomic" else splits
     return Plan(
         variant=variant,
@@ -222,7 +222,7 @@ def cut(variant: Variant | pointwise.Variant, shape: ConvShape, splits: int) -> 
         block=variant.threads,
         splits=splits,
         channels_per_warp=-(-shape.C // share),
-        slot_floats=shared * slots * 32 * variant.outputs_per_lane * variant.th * variant.tw,
+        slot_floats=shared * slots * 32 * variant.outputs_per_lane * variant.cells,
         tickets=shared,
         cluster=(1, 1, splits) if variant.reduce == "cluster" else (1, 1, 1),
         overlap=variant.rung == "v6_fused",

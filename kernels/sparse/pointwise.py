@@ -60,7 +60,7 @@ class Variant:
     rung = "pointwise"
     k = 1
     skip = False
-    th = tw = outputs_per_lane = 1
+    th = tw = rows = cells = outputs_per_lane = 1
     """What `arguments` cuts other kernels' work by; this one cuts images into runs of `tile_m` outputs by itself."""
 
     def __post_init__(self) -> None:

@@ -100,7 +100,7 @@ def predict(plan: Plan, shape: ConvShape, sparsity: float, machine: Machine = H2
     lanes = machine.fma_per_clock_per_sm / 32
     values = variant.outputs_per_lane * variant.th * variant.tw
     exchanged = 2 * 4 * 32 * values * variant.warps
-    weight_bytes = 4 * shape.k**2 * 32 * variant.outputs_per_lane * variant.warps * steps * blocks
+    weight_bytes = 4 * shape.k**2 * 32 * variant.outputs_per_lane * variant.sharers * steps * blocks
     instructions = rounds * variant.warps * steps * slots(variant, sparsity)
     terms = {
         "node": machine.node_s if costs.node else 0.0,

@@ -11,12 +11,14 @@ What changed since v3, and why it is faster:
   and the launch may overlap with the one before it: indices and the first weights are ready when its input is.
 
 Layout of the work: as in v3. Lane l holds channels n0 + o·l + q (q < o) of the whole tile; warp v of split z takes
-input channels z·warps + v, then steps by splits·warps.
+input channels z·warps + v, then steps by splits·warps. A block may hold several tiles, one above the other (`stack`):
+its warps are divided among them, and those of the same channels read the same weights at about the same time, which L1
+answers but for the first. With small tiles the weights' way from L2 is what bounds the loop.
 
 Reduction. Over the warps: each writes its sums to shared memory, [warp][cell][lane][q]; cell j is then summed by warp
-j mod warps over all warps in order, in as many phases as fit the memory that a block may have. Over the splits, in
-order too: cluster, ticket, or (`atomic`, the one mode whose sums change from run to run) atomics onto a workspace that
-is zero before and after.
+j mod warps over all warps of its tile in order, in as many phases as fit the memory that a block may have. Over the
+splits, in order too: cluster, ticket, or (`atomic`, the one mode whose sums change from run to run) atomics onto a
+workspace that is zero before and after.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def source(variant, capability: str | None) -> str:
 
 def grid(variant, shape, splits: int) -> tuple[int, int, int]:
     """Blocks: (tiles in a row, rows of tiles of all images, groups of 32·o output channels times splits)."""
-    rows = shape.B * -(-shape.H_out // variant.th)
+    rows = shape.B * -(-shape.H_out // variant.rows)
     return -(-shape.W_out // variant.tw), rows, -(-shape.N // (32 * variant.outputs_per_lane)) * splits
 
 
@@ -81,12 +83,13 @@ def _setup(variant, capability) -> list[str]:
         "if tile_row >= tiles_h:",
         "    image = uint32(tile_row // tiles_h)",
         "    tile_row = uint32(tile_row - uint32(image * tiles_h))",
-        f"oy = uint32(tile_row * {u(variant.th)})",
+        f"oy = uint32(tile_row * {u(variant.rows)})",
         f"ox = uint32(uint32(cuda.blockIdx.x) * {u(variant.tw)})",
         f"n0 = uint32(channels * {u(wide)})",
         "HW = uint32(H * W)",
-        f"step = uint32(splits * {u(variant.warps)})",
-        f"c = uint32(uint32(split * {u(variant.warps)}) + warp)",
+        *_level(variant),
+        f"step = uint32(splits * {u(variant.sharers)})",
+        f"c = uint32(uint32(split * {u(variant.sharers)}) + share_of)",
         "last = uint32(C - uint32(1))",
         "pair = uint32(warp + warp)",
         "side = uint32(0)",
@@ -99,7 +102,7 @@ def _setup(variant, capability) -> list[str]:
             f"p = uint32(lane + {u(32 * g)})",
             f"i = uint32(p // {u(iw)})",
             f"j = uint32(p - uint32(i * {u(iw)}))",
-            f"row = uint32(uint32(oy * {u(stride)}) + i)",
+            f"row = uint32(uint32(top * {u(stride)}) + i)",
             f"col = uint32(uint32(ox * {u(stride)}) + j)",
             f"inside{g} = p < {u(ih * iw)} and row >= {u(pad)} and row < uint32(H + {u(pad)})"
             f" and col >= {u(pad)} and col < uint32(W + {u(pad)})",
@@ -128,6 +131,17 @@ def _block(variant) -> list[str]:
     return [
         "channels = uint32(uint32(cuda.blockIdx.z) // splits)",
         "split = uint32(uint32(cuda.blockIdx.z) - uint32(channels * splits))",
+    ]
+
+
+def _level(variant) -> list[str]:
+    """level: which of the block's tiles is this warp's; top: its first row; share_of: the warp's number in its tile."""
+    if variant.stack == 1:
+        return ["top = oy", "share_of = warp"]
+    return [
+        f"level = uint32(warp // {u(variant.sharers)})",
+        f"top = uint32(oy + uint32(level * {u(variant.th)}))",
+        f"share_of = uint32(warp - uint32(level * {u(variant.sharers)}))",
     ]
 
 

@@ -43,7 +43,7 @@ def shared_limit(variant, capability: str | None) -> int:
 
 def phases(variant, capability: str | None) -> list[list[int]]:
     """The cells of the tile that are reduced at a time, each phase as many as fit in shared memory."""
-    cells, warps = variant.th * variant.tw, variant.warps
+    cells, warps = variant.th * variant.tw, variant.warps  # of one tile: stacked ones have the same phases
     room = shared_limit(variant, capability) // 4 - warps_windows_floats(variant) - tile_floats(variant)
     at_once = max(1, room // (warps * 32 * variant.outputs_per_lane) // warps) * warps
     count = -(-cells // at_once)
@@ -64,8 +64,8 @@ def warps_windows_floats(variant) -> int:
 
 
 def tile_floats(variant) -> int:
-    """Floats of the block's tile, [channel][cell] with odd rows or, from the cluster, [block][cell][channel]."""
-    cells, o = variant.th * variant.tw, variant.outputs_per_lane
+    """Floats of the block's tiles, [channel][cell] with odd rows or, from the cluster, [block][cell][channel]."""
+    cells, o = variant.cells, variant.outputs_per_lane
     if variant.reduce == "cluster":
         return (cells + CLUSTER_MAX) * (32 * o + o)
     return 32 * o * (cells | 1)

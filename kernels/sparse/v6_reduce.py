@@ -13,6 +13,7 @@ def reduce_warps(variant, capability) -> list[str]:
     A loop, not a straight line: code that a warp runs once costs as much to fetch as to run.
     """
     o, warps, wide = variant.outputs_per_lane, variant.warps, 32 * variant.outputs_per_lane
+    tile = variant.th * variant.tw
     lines = [f"lane_at = uint32(lane * {u(o)})", *_before_gathering(variant)]
     for number, cells in enumerate(phases(variant, capability)):
         size = len(cells) * wide
@@ -22,12 +23,21 @@ def reduce_warps(variant, capability) -> list[str]:
         for m, cell in enumerate(cells):
             a, b = divmod(cell, variant.tw)
             lines.append(_put(o, f"at + uint64({m * wide})", [f"acc_{a}_{b}_{q}" for q in range(o)]))
-        lines += ["cuda.syncthreads()", f"for m in range(warp, {u(len(cells))}, {u(warps)}):"]
-        body = [f"cell = uint32(m + {u(cells[0])})", f"at = partial + uint64(uint32(uint32(m * {u(wide)}) + lane_at))"]
-        for v in range(warps):
+        lines += ["cuda.syncthreads()", f"for m in range(warp, {u(len(cells) * variant.stack)}, {u(warps)}):"]
+        if variant.stack == 1:
+            body = [f"cell = uint32(m + {u(cells[0])})", f"first = uint32(m * {u(wide)})"]
+        else:
+            body = [
+                f"of = uint32(m // {u(len(cells))})",
+                f"part = uint32(m - uint32(of * {u(len(cells))}))",
+                f"cell = uint32(uint32(uint32(of * {u(tile)}) + part) + {u(cells[0])})",
+                f"first = uint32(uint32(of * {u(variant.sharers * size)}) + uint32(part * {u(wide)}))",
+            ]
+        body.append("at = partial + uint64(uint32(first + lane_at))")
+        for v in range(variant.sharers):
             names = ", ".join(f"got{v}_{q}" for q in range(o))
             body.append(f"{names} = {_get(o, f'at + uint64({v * size})')}")
-        body += [f"total_{q} = {_tree([f'got{v}_{q}' for v in range(warps)])}" for q in range(o)]
+        body += [f"total_{q} = {_tree([f'got{v}_{q}' for v in range(variant.sharers)])}" for q in range(o)]
         lines += indent([*body, *_gather(variant)])
     return lines
 
@@ -65,7 +75,7 @@ def _before_gathering(variant) -> list[str]:
 
 
 def _tile_values(variant) -> int:
-    return variant.th * variant.tw * 32 * variant.outputs_per_lane
+    return variant.cells * 32 * variant.outputs_per_lane
 
 
 def _gather(variant) -> list[str]:
@@ -93,7 +103,7 @@ def _gather(variant) -> list[str]:
 
 def _to_tile(variant, totals: list[str]) -> list[str]:
     """A cell's totals into the block's tile in shared memory, [channel][cell], rows odd against bank conflicts."""
-    row = variant.th * variant.tw | 1
+    row = variant.cells | 1
     return [
         f"at = mine + uint64(uint32(uint32(lane_at * {u(row)}) + cell))",
         *[f"shared[at + uint64({q * row})] = {total}" for q, total in enumerate(totals)],
@@ -112,7 +122,7 @@ def _across_cluster(variant) -> list[str]:
 
     Pushed, not pulled: stores to another block's memory need no answer, and after the one barrier none looks there.
     """
-    cells, o, wide = variant.th * variant.tw, variant.outputs_per_lane, 32 * variant.outputs_per_lane
+    cells, o, wide = variant.cells, variant.outputs_per_lane, 32 * variant.outputs_per_lane
     loop = [
         "n = uint32((float32(e) + float32(0.5)) * inverse)",
         "cell = uint32(e - uint32(n * share))",
@@ -156,7 +166,7 @@ def _finish(variant, value: str) -> list[str]:
 
 def _store_tile(variant) -> list[str]:
     """The block's tile to y."""
-    cells, wide = variant.th * variant.tw, 32 * variant.outputs_per_lane
+    cells, wide = variant.cells, 32 * variant.outputs_per_lane
     loop = [
         f"n = uint32(e // {u(cells)})",
         f"cell = uint32(e - uint32(n * {u(cells)}))",
@@ -168,7 +178,7 @@ def _store_tile(variant) -> list[str]:
 
 def _across_slots(variant) -> list[str]:
     """A ticket; who draws the last reads the slots in order (on the order of memory see v3), or the one of `atomic`."""
-    cells, o, wide = variant.th * variant.tw, variant.outputs_per_lane, 32 * variant.outputs_per_lane
+    cells, o, wide = variant.cells, variant.outputs_per_lane, 32 * variant.outputs_per_lane
     totals = [f"total_{q}" for q in range(o)]
     if variant.reduce == "atomic":
         read = [f"at_slot = uint32(slot + uint32(cell * {u(wide)}))"]

@@ -22,7 +22,7 @@ FETCHES = {
 REDUCES = {"v3_ballot": ("ticket",), "v6_fused": ("cluster", "ticket", "atomic")}
 
 _NAME = re.compile(
-    r"(?P<rung>v\d_[a-z]+)_k(?P<k>\d)s(?P<stride>\d)_t(?P<th>\d+)x(?P<tw>\d+)_o(?P<outputs_per_lane>\d+)_w(?P<warps>\d+)"
+    r"(?P<rung>v\d_[a-z]+)_k(?P<k>\d)s(?P<stride>\d)_t(?P<th>\d+)x(?P<tw>\d+)(p(?P<stack>\d+))?_o(?P<outputs_per_lane>\d+)_w(?P<warps>\d+)"
     r"_(?P<skip>skip|dense)_(?P<fetch>[a-z]+)(_m(?P<min_taps>\d+))?(_(?P<reduce>cluster|ticket|atomic))?(_d(?P<depth>\d))?(?P<prologue>_pre)?"
 )
 
@@ -40,6 +40,9 @@ class Variant:
     """Rows of the output tile."""
     tw: int = 7
     """Columns of the output tile."""
+    stack: int = 1
+    """Tiles that a block computes, one above the other (v6_fused): its warps are divided among them, and those that go
+    through the same input channels read the same weights, of which one read reaches L2."""
     outputs_per_lane: int = 1
     """Output channels that a lane sums: a block covers 32 times as many."""
     warps: int = 8
@@ -74,6 +77,9 @@ class Variant:
         self._check("prologue", not self.prologue or self.rung == "v6_fused", "False for a rung that fuses nothing")
         if self.rung == "v6_fused":
             self._check("outputs_per_lane", self.outputs_per_lane in (1, 2, 4), "1, 2 or 4")
+            self._check("stack", self.stack >= 1 and self.warps % self.stack == 0, f"a divisor of {self.warps} warps")
+        else:
+            self._check("stack", self.stack == 1, "1 for a rung before v6_fused")
         self._check("min_taps", self.skip or self.min_taps == 4, "4 for a kernel that tests nothing")
         if self.rung == "v1_naive":
             for field in ("th", "tw", "outputs_per_lane"):
@@ -89,15 +95,34 @@ class Variant:
         return 32 * self.warps
 
     @property
+    def rows(self) -> int:
+        """Rows of the output that a block computes."""
+        return self.th * self.stack
+
+    @property
+    def cells(self) -> int:
+        """Pixels of the output that a block computes."""
+        return self.rows * self.tw
+
+    @property
+    def sharers(self) -> int:
+        """Warps of a block among which a tile's input channels are divided."""
+        return self.warps // self.stack
+
+    @property
     def tile(self) -> str:
-        """Output tile, outputs a lane and warps, for people and short tables: "7x7 o1 w8"."""
-        return f"{self.th}x{self.tw} o{self.outputs_per_lane} w{self.warps}"
+        """Output tile, outputs a lane and warps, for people and short tables: "7x7 o1 w8"; stacked, "2x7p4 o2 w16"."""
+        return f"{self._tile} o{self.outputs_per_lane} w{self.warps}"
+
+    @property
+    def _tile(self) -> str:
+        return f"{self.th}x{self.tw}" + (f"p{self.stack}" if self.stack > 1 else "")
 
     @property
     def name(self) -> str:
         """A file name without spaces; `parse` reads it back."""
         return (
-            f"{self.rung}_k{self.k}s{self.stride}_t{self.th}x{self.tw}_o{self.outputs_per_lane}_w{self.warps}"
+            f"{self.rung}_k{self.k}s{self.stride}_t{self._tile}_o{self.outputs_per_lane}_w{self.warps}"
             f"_{'skip' if self.skip else 'dense'}_{self.fetch}{f'_m{self.min_taps}' if self.skip else ''}"
             f"{f'_{self.reduce}_d{self.depth}' if self.rung == 'v6_fused' else ''}{'_pre' if self.prologue else ''}"
         )

@@ -92,7 +92,7 @@ def test_a_pointwise_shape_takes_a_pointwise_kernel_that_skips_nothing():
     assert cut(plan(shape, 132).variant, shape, 2).splits == 2
 
 
-@pytest.mark.parametrize(("stride", "skip"), itertools.product([1, 2], [True, False]))
+@pytest.mark.parametrize(("stride", "skip"), [*itertools.product([1, 2], [True, False])])
 def test_every_number_of_output_channels_has_a_kernel(stride, skip):
     for n in (1, 8, 32, 96, 160, 200):
         found = plan(ConvShape(1, 24, 15, 15, n, stride=stride), 132, skip=skip)

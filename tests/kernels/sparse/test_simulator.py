@@ -45,6 +45,12 @@ CASES = {
     "v6, two outputs a lane": (V6(outputs_per_lane=2), ConvShape(1, 3, 2, 4, 64), 2, 0.5),
     "v6, two outputs a lane, half of them there": (V6(outputs_per_lane=2), ConvShape(1, 3, 2, 4, 70), 2, 0.5),
     "v6, four outputs a lane": (V6(outputs_per_lane=4), ConvShape(1, 3, 2, 4, 100), 1, 0.5),
+    "v6, two tiles a block": (V6(stack=2), ConvShape(2, 5, 7, 4, 5), 1, 0.5),
+    "v6, three tiles a block, the last beyond the image, two splits": (
+        V6(stack=3, warps=6, outputs_per_lane=2), ConvShape(1, 9, 4, 3, 64), 2, 0.5),
+    "v6, a tile a warp": (V6(stack=2, warps=2), ConvShape(1, 3, 4, 2, 3), 1, 0.5),
+    "v6, stacked, stride 2, in phases": (
+        V6(stack=2, warps=8, th=4, tw=7, stride=2, outputs_per_lane=2), ConvShape(1, 5, 15, 13, 64, stride=2), 1, 0.5),
     "v6, weights when they are needed": (V6(depth=0), ConvShape(1, 7, 2, 3, 3), 2, 0.5),
     "v6, dense twin, stride 2": (V6(skip=False, stride=2, tw=2), ConvShape(1, 3, 5, 4, 3, stride=2), 1, 0.5),
     "v6, a sum over warps in phases": (V6(th=7, tw=7, warps=8), ConvShape(1, 8, 7, 7, 2), 1, 0.8),

@@ -26,6 +26,7 @@ def test_a_variant_is_its_name():
         *(v for v in variants() if v.rung == "v6_fused"),
         *ladder(),
         Variant("v3_ballot", k=1, stride=2, th=12, tw=1, warps=16, fetch="branch", min_taps=17),
+        Variant("v6_fused", th=2, tw=7, stack=7, outputs_per_lane=2, warps=14, reduce="cluster"),
     ]
     assert [Variant.parse(v.name) for v in found] == found
     assert len({v.name for v in found}) == len(found)
@@ -41,6 +42,12 @@ def test_every_kernel_is_python_for_every_gpu(capability):
 def test_an_impossible_variant_names_its_field(field, value):
     with pytest.raises(ValueError, match=f"{field} = .*allowed"):
         Variant(**{"rung": "v3_ballot", field: value})
+
+
+@pytest.mark.parametrize(("rung", "stack"), [("v3_ballot", 2), ("v6_fused", 3), ("v6_fused", 0)])
+def test_tiles_of_a_block_divide_its_warps(rung, stack):
+    with pytest.raises(ValueError, match="stack = .*allowed"):
+        Variant(rung, warps=8, stack=stack)
 
 
 def test_a_foreign_name_is_refused():
