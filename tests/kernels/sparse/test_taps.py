@@ -46,7 +46,7 @@ def test_an_impossible_variant_names_its_field(field, value):
 
 @pytest.mark.parametrize(("rung", "stack"), [("v3_ballot", 2), ("v6_fused", 3), ("v6_fused", 0)])
 def test_tiles_of_a_block_divide_its_warps(rung, stack):
-    with pytest.raises(ValueError, match="stack = .*allowed"):
+    with pytest.raises(ValueError, match=r"stack = .*allowed"):
         Variant(rung, warps=8, stack=stack)
 
 
