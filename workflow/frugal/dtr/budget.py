@@ -54,6 +54,8 @@ class Budget:
     cost: "measured" (each key timed in its first runs), "flops" (a roofline), a Roofline, a CostTable or its path.
     clock: "cost" (staleness in Σ cost: decisions do not depend on the machine's clock) or "wall".
     min_evict_bytes: smaller storages are given up last. sampling: None, or "sqrt": score about √n candidates.
+    contiguous: of the 16 cheapest storages give up the one that leaves the largest range of free memory, so that an
+    operator's need is met in one piece; decisions then depend on addresses, and are not the simulator's.
     thrash: the limit of (base + remat) / base in a step; on_thrash: "raise", "warn" or "grow".
     unknown: "reserve" frees `reserve_bytes` (default: the largest need so far) before an operator of unknown size.
     capture: record a log. debug: compare checksums of replays.
@@ -72,6 +74,7 @@ class Budget:
         clock: str = "cost",
         min_evict_bytes: int = 0,
         sampling: str | None = None,
+        contiguous: bool = False,
         thrash: float = 2.0,
         on_thrash: str = "raise",
         unknown: str = "reserve",
@@ -97,7 +100,11 @@ class Budget:
             advice = f"did you mean {near[0]}? " if near else ""
             raise ValueError(f"heuristic = {heuristic!r}: {advice}allowed are {', '.join(RUNTIME_HEURISTICS)}")
         self._specs = Specs(source(cost))
-        self._policy = (*RUNTIME_HEURISTICS[heuristic], seed, sampling, min_evict_bytes)
+        self._policy = (*RUNTIME_HEURISTICS[heuristic], seed, sampling, min_evict_bytes, contiguous)
+        if contiguous and self._policy[:2] == ("one", "none"):
+            raise ValueError(
+                f"contiguous=True chooses among the cheapest, which {heuristic} does not know: leave it out"
+            )
         self._capture = capture
         self._settings = Settings(
             eager=dealloc == "evict",

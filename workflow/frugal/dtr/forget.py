@@ -112,6 +112,7 @@ def _shrink(runtime: Runtime, storage: Storage, needed: set[Node]) -> None:
         storage.material = False
         runtime.mem -= storage.size
         runtime.policy.pool.pop(storage, None)
+        runtime.policy.forgotten(storage)
     for key, known in list(runtime.constants.items()):
         if known is storage:
             del runtime.constants[key]

@@ -10,11 +10,15 @@ from __future__ import annotations
 import random
 import weakref
 from collections.abc import Callable
+from heapq import nsmallest
 from math import inf, isqrt
 from typing import Any
 
+from frugal.dtr.holes import Holes
+
 NUMERATORS = ("e", "eq", "local", "one", "rev")
 DENOMINATORS = ("size_stale", "size", "stale", "none")
+CLOSEST = 16  # the cheapest storages, among which a hole decides
 
 
 class Op:
@@ -96,15 +100,25 @@ class Policy:
 
     numerator, denominator: of the heuristic (`NUMERATORS`, `DENOMINATORS`; `lru` as denominator: oldest first, and
     ("one", "none"): at random). sampling: None scores all, "sqrt" about √n of them, by random strides. min_bytes:
-    smaller storages are passed over while there is another.
+    smaller storages are passed over while there is another. contiguous: of the CLOSEST cheapest storages the one goes
+    without which the largest range of memory is free; decisions then depend on addresses.
     """
 
-    def __init__(self, numerator: str, denominator: str, seed: int, sampling: str | None, min_bytes: int) -> None:
+    def __init__(
+        self,
+        numerator: str,
+        denominator: str,
+        seed: int,
+        sampling: str | None,
+        min_bytes: int,
+        contiguous: bool = False,
+    ) -> None:
         self.numerator, self.denominator = numerator, denominator
         self.pool: dict[Storage, None] = {}  # in the order of the published simulator's list, which decides ties
         self.evals = 0
         self._random = random.Random(seed)
         self._sampling, self._min_bytes = sampling, min_bytes
+        self._holes = Holes() if contiguous else None
         self._stamp = 0
         self._classes = numerator == "eq"
         self._score = {"eq": self._equivalence, "e": self._neighbourhood, "rev": self._ancestors}.get(numerator)
@@ -123,6 +137,8 @@ class Policy:
             return list(self.pool)[self._random.randrange(0, len(self.pool))]
         candidates = self._candidates()
         self.evals += len(candidates)
+        if self._holes is not None:
+            return self._closing(candidates, clock, self._holes)
         if self.numerator in ("one", "local", "eq") and self.denominator == "size_stale":
             return self._least(candidates, clock)
         best, victim = inf, None
@@ -149,6 +165,11 @@ class Policy:
                 break
         return victim
 
+    def _closing(self, candidates: dict[Storage, None] | list[Storage], clock: int, holes: Holes) -> Storage:
+        """Of the cheapest the one that leaves the largest hole, the cheapest of equal ones."""
+        costs = [(self._cost(storage, clock), -at, storage) for at, storage in enumerate(candidates)]
+        return max((storage for _, _, storage in nsmallest(CLOSEST, costs)), key=holes.size_without)
+
     def _candidates(self) -> dict[Storage, None] | list[Storage]:
         pool = self.pool
         if self._min_bytes:
@@ -171,7 +192,14 @@ class Policy:
             weight = storage.size
         if self.denominator in ("stale", "size_stale"):
             weight *= clock - storage.last
-        return self.score(storage) / weight if weight else inf
+        return self._kept_score(storage) / weight if weight else inf
+
+    def _kept_score(self, storage: Storage) -> float:
+        if self.numerator not in ("one", "local", "eq"):  # a neighbourhood is searched anew each time
+            return self.score(storage)
+        if storage.score is None:
+            storage.score = self.score(storage)
+        return storage.score
 
     def score(self, storage: Storage) -> int:
         """The heuristic's numerator now."""
@@ -183,6 +211,8 @@ class Policy:
 
     def evicted(self, storage: Storage) -> None:
         """Bookkeeping after a storage was evicted: a class of its own, merged with those of evicted neighbours."""
+        if self._holes is not None:
+            self._holes.leave(storage)
         if not self._classes:
             return
         mine = storage.union = Union(storage.cost)
@@ -197,13 +227,21 @@ class Policy:
                     _forget(root)
         storage.score = None
 
+    def forgotten(self, storage: Storage) -> None:
+        """Bookkeeping after a storage gave its bytes back for good."""
+        if self._holes is not None:
+            self._holes.leave(storage)
+
     def waits(self, storage: Storage) -> None:
         """Bookkeeping for the output of an operator that is about to run for the first time: it is not material yet."""
         if self._classes:
             storage.union = Union(0)
 
     def restored(self, storage: Storage) -> None:
-        """Bookkeeping after a storage became material again, or for the first time after `waits`."""
+        """Bookkeeping after a storage became material again, or for the first time."""
+        if self._holes is not None:
+            value = next(node.value for node in storage.nodes if node.value is not None)
+            self._holes.take(storage, value.untyped_storage().data_ptr())
         if not self._classes or storage.union is None:
             return
         root = find(storage.union)
