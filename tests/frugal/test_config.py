@@ -215,7 +215,7 @@ def test_configuration_cannot_be_changed():
         (
             {"a\nb": 1},
             'config: "a\\nb": there is no such key; Allowed: preset, systems, mirror, offline, recorded, devices, '
-            "container, timing, data, kernels, cusnn, sft, method, pathvars",
+            "container, timing, data, kernels, cusnn, sft, dtr, method, pathvars",
         ),
         ({4: 1}, "config: 4: a key must be text: put it in quotes, or mend its name"),
         ({"devices": {4: {}}}, "config: 4: a key must be text: put it in quotes, or mend its name"),

@@ -18,6 +18,8 @@ from frugal.cusnn.builds import builds as cusnn_builds
 from frugal.cusnn.network_offered import measured as measured_networks
 from frugal.data import choose
 from frugal.data import sources as data_sources
+from frugal.dtr import offered as dtr_offered
+from frugal.doctor.reach import logs as published_logs
 from frugal.errors import FrugalError
 from frugal.preprocess import preprocess
 from frugal.provenance import new_ulid, source_hash
@@ -43,6 +45,9 @@ CUSNN = campaign.cusnn(CONFIG)
 # The same of the section `sft`, and where its images are written, once a size.
 SFT = campaign.sft(CONFIG)
 MOSAICS = "data/mosaics"
+# The same of the section `dtr`, and the published logs that it simulates where they can be had.
+DTR = campaign.dtr(CONFIG)
+PUBLISHED_LOGS = published_logs(CONFIG, SOURCES)
 LABELS = sorted(CONFIG.devices)
 # The pinned tools, for what they build: without conda a new compiler would go unnoticed.
 TOOLS = hashlib.sha256((REPOSITORY / "envs" / "constraints.txt").read_bytes()).hexdigest()
@@ -50,7 +55,7 @@ TOOLS = hashlib.sha256((REPOSITORY / "envs" / "constraints.txt").read_bytes()).h
 JUDGING_KEYS = {"sessions", "margin_kernel", "margin_end_to_end", "clock_shift_min", "force"}
 SESSION_KEYS = set(type(CONFIG.timing).model_fields) - JUDGING_KEYS
 RAW = f"<results>/raw/{CONFIG.preset}"
-SYSTEM_NAMES = {"cusnn": "cuSNN", "sft": "SFT", "method": "Method"}
+SYSTEM_NAMES = {"cusnn": "cuSNN", "sft": "SFT", "dtr": "DTR", "method": "Method"}
 # What of the section `cusnn` each experiment on layers depends on.
 ARM_KEYS = ("batch_sizes", "ours", "baselines", "regimes", "deterministic", "variants")
 LAYER_KEYS = {
@@ -106,6 +111,19 @@ SFT_FIGURES = [
     "sft_trajectory",
     "sft_kernel",
 ]
+# What of the section `dtr` each of its experiments depends on.
+DTR_CASES = ("networks", "sizes", "seed")
+DTR_ARMS = ("budgets", "methods", "heuristic")
+DTR_KEYS = {
+    "capture": DTR_CASES,
+    "steps": (*DTR_CASES, *DTR_ARMS),
+    "simulate": (*DTR_CASES, "ratios", "draws"),
+    "chain": ("seed", "solver_s"),
+    "static": (*DTR_CASES, "solver_s"),
+    "memory": (*DTR_CASES, *DTR_ARMS),
+    "reach": (*DTR_CASES, *DTR_ARMS, "caps_gib"),
+    "fragmentation": (*DTR_CASES, "heuristic"),
+}
 METHOD_FIGURES = ["method_equal", "method_noise"]
 FIGURES = [
     *(CUSNN_FIGURES if "cusnn" in CONFIG.systems else []),
@@ -129,7 +147,8 @@ def image_sources():
 
 def source_groups():
     """The files of data/sources.yaml that this campaign would use: for the images and each network, its alternatives."""
-    return [image_sources(), *(weight_sources(network) for network in NETWORKS)]
+    logs = [[name] for name in PUBLISHED_LOGS.values()]
+    return [image_sources(), *(weight_sources(network) for network in NETWORKS), *logs]
 
 
 def downloaded(names):
@@ -229,6 +248,30 @@ def counted_modules(job):
     return ["frugal.sft.rows", *(f"frugal.sft.count_{name}" for name in sft_offered.counted_in(job, SFT))]
 
 
+def dtr_params(experiment="steps"):
+    """The keys of the section `dtr` that an experiment depends on, as a rule's parameter."""
+    known = {key: DTR[key] for key in ("preset", *DTR_KEYS[experiment])}
+    timed = {"experiments": [name for name in DTR["experiments"] if name in dtr_offered.STEPS]}
+    return known | timed if experiment == "steps" else known
+
+
+def captured_files(label):
+    """The logs of a machine's own steps, and their costs."""
+    return [
+        f"<results>/dtr/logs/{label}/{network}.{suffix}"
+        for network in DTR["networks"]
+        for suffix in ("dtrlog.parquet", "costs.json")
+    ]
+
+
+def log_inputs(wildcards):
+    """What an experiment of DTR's that is not timed reads: the captured logs, or the published one that it names."""
+    name, _, origin = wildcards.shard.rpartition("-")
+    if origin == dtr_offered.PUBLISHED:
+        return [f"data/downloads/{PUBLISHED_LOGS[name]}"]
+    return [] if wildcards.experiment == "chain" else captured_files(wildcards.label)
+
+
 def network_plans(wildcards):
     """The measured choices that whole networks run with: on a GPU, where the policy leaves a choice."""
     if CONFIG.cusnn.policy != "auto" or described(wildcards)["device_kind"] != "cuda":
@@ -260,6 +303,9 @@ def raw_files(wildcards):
     if "sft" in CONFIG.systems:
         for label in LABELS:
             files += [f"{RAW}/{label}/sft/{name}.parquet" for name in sft_files(machine_of(label)["device_kind"])]
+    if "dtr" in CONFIG.systems:
+        for label in LABELS:
+            files += [f"{RAW}/{label}/dtr/{name}.parquet" for name in dtr_files(machine_of(label)["device_kind"])]
     if "method" in CONFIG.systems:
         files += expand(
             f"{RAW}/{{label}}/method/{{experiment}}/session-{{k}}.parquet",
@@ -278,6 +324,26 @@ def sft_files(kind):
         *(f"{name}/session-{k}" for name in timed for k in range(SESSIONS)),
         *(f"{job}/{shard}" for job, shard in sft_offered.counted_jobs(SFT, kind)),
     ]
+
+
+def dtr_files(kind):
+    """DTR's files of rows on a machine of a kind, without their suffix; published logs where they can be had."""
+    there = [name for name, file in PUBLISHED_LOGS.items() if downloaded([file])]
+    return [
+        *(f"steps/{shard}/session-{k}" for shard in dtr_offered.shards(DTR, kind) for k in range(SESSIONS)),
+        *(
+            f"{name}/{shard}"
+            for name in dtr_offered.counted(DTR, kind)
+            for shard in dtr_offered.counted_shards(name, DTR, kind)
+        ),
+        *(f"{name}/{log}-published" for name in dtr_offered.of_logs(DTR) for log in there),
+    ]
+
+
+def dtr_tables():
+    """What DTR writes beside its figures: which values are there on a chain, and the largest sizes under caps."""
+    tables = ["<results>/dtr/residency.parquet"] if "chain" in DTR["experiments"] else []
+    return tables + (["<results>/dtr/reach.csv"] if "reach" in DTR["experiments"] else [])
 
 
 def cusnn_tables():

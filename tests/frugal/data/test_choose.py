@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from frugal.data import sources
-from frugal.data.choose import image_files, own_images, own_weights, recorded, weight_files
+from frugal.data.choose import image_files, log_files, own_images, own_weights, recorded, weight_files
 from frugal.data.sources import Source
 from frugal.errors import FrugalError
 
@@ -54,7 +54,7 @@ def test_every_published_file_is_chosen_for_something():
     published = sources.load()
     networks = {(s.network, s.definition) for s in published.values() if s.network}
     chosen = {name for network, definition in networks for name in weight_files(published, network, definition)}
-    assert chosen | set(image_files(published)) == set(published)
+    assert chosen | set(image_files(published)) | set(log_files(published).values()) == set(published)
 
 
 def test_a_file_is_taken_as_it_stands_and_must_be_there(tmp_path: Path):

@@ -15,7 +15,7 @@ from frugal.errors import FrugalError
 from .check import combinations
 from .docs import json_schema, markdown_table, write, yaml_text
 from .errors import ConfigError, problems
-from .expand import CUSNN_TIMED, CaseSpec, batch_sizes, cusnn, expand, networks, sessions, sft, sparsities
+from .expand import CUSNN_TIMED, CaseSpec, batch_sizes, cusnn, dtr, expand, networks, sessions, sft, sparsities
 from .models import Config
 from .record import record_json
 
@@ -26,6 +26,7 @@ __all__ = [
     "ConfigError",
     "batch_sizes",
     "cusnn",
+    "dtr",
     "expand",
     "json_schema",
     "load",

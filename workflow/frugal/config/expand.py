@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import get_args
 
+from .dtr_section import DtrMethod, DtrNetwork
 from .models import Config, SftMethod
 
 
@@ -88,6 +89,35 @@ def sft(cfg: Config) -> dict[str, object]:
     """The section `sft` with the preset's values for each null that stands for them, and the preset's name."""
     given = {key: value for key, value in cfg.sft.model_dump().items() if value is not None}
     return {"preset": cfg.preset, "tiles": None, **SFT_PRESETS[cfg.preset], **given}
+
+
+# What a null of the section `dtr` stands for, by preset (docs/dtr.md).
+_DTR_SMALL = ["resnet32", "unet", "lstm", "treelstm", "transformer"]
+_DTR_BUDGETS = [1.0, 0.8, 0.6, 0.5, 0.4, 0.3]
+DTR_PRESETS = {
+    "smoke": {
+        "networks": _DTR_SMALL, "budgets": [0.8, 0.5], "draws": 3, "caps_gib": [2**-7], "solver_s": 1.0,
+        "methods": ["checkpoint_blocks", "save_on_cpu"],
+    },
+    "quick": {
+        "networks": [*_DTR_SMALL, "inceptionv4"], "budgets": _DTR_BUDGETS, "draws": 10, "caps_gib": [12.0],
+        "solver_s": 60.0, "methods": list(get_args(DtrMethod)),
+    },
+    "sweep": {
+        "networks": list(get_args(DtrNetwork)), "budgets": _DTR_BUDGETS, "draws": 10, "caps_gib": [12.0, 24.0, 48.0],
+        "solver_s": 60.0, "methods": list(get_args(DtrMethod)),
+    },
+    "headline": {
+        "networks": list(get_args(DtrNetwork)), "budgets": _DTR_BUDGETS, "draws": 10,
+        "caps_gib": [4.0, 8.0, 12.0, 24.0, 48.0, 1024.0], "solver_s": 60.0, "methods": list(get_args(DtrMethod)),
+    },
+}  # fmt: skip
+
+
+def dtr(cfg: Config) -> dict[str, object]:
+    """The section `dtr` with the preset's values for each null that stands for them, and the preset's name."""
+    given = {key: value for key, value in cfg.dtr.model_dump().items() if value is not None}
+    return {"preset": cfg.preset, "sizes": None, "ratios": None, **DTR_PRESETS[cfg.preset], **given}
 
 
 def networks(cfg: Config) -> list[str]:

@@ -5,14 +5,17 @@ every error are made from it. `null` always means "what the preset or the machin
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from .dtr_section import Dtr
+from .section import NonEmpty, Positive, Section, list_of
 
 Preset = Literal["smoke", "quick", "sweep", "headline"]
 Regime = Literal["cold", "hot", "graph", "graph_rotated", "wall"]
-System = Literal["cusnn", "sft", "method"]
+System = Literal["cusnn", "sft", "dtr", "method"]
 MethodExperiment = Literal["equal", "noise", "energy"]
 Network = Literal["densenet121", "densenet169", "densenet201", "resnet50", "resnet101", "resnet152"]
 Definition = Literal["torchvision_v1.5", "keras_v1"]
@@ -37,13 +40,6 @@ SftExperiment = Literal[
 Capability = Literal["7.5", "8.0", "8.6", "8.7", "8.8", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"]
 
 
-def _distinct(values: list) -> list:
-    repeated = sorted({str(value) for value in values if values.count(value) > 1})
-    if repeated:
-        raise ValueError(f"{', '.join(repeated)} stands there more than once: name each value once")
-    return values
-
-
 def _even(rounds: int) -> int:
     if rounds % 2:
         raise ValueError("rounds must be even: a palindrome has two")
@@ -66,22 +62,6 @@ def _relabelled(labels: dict) -> dict:
             + (f", unlike {', '.join(bad)}" if bad else "")
         )
     return labels
-
-
-NonEmpty = Annotated[str, Field(min_length=1)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-def _list_of(item: Any, at_least: int = 1) -> Any:
-    """A list without repetitions."""
-    unique = Field(min_length=at_least, json_schema_extra={"uniqueItems": True})
-    return Annotated[list[item], AfterValidator(_distinct), unique]
-
-
-class Section(BaseModel):
-    """What every part of the configuration has in common: no unknown key, no silent conversion, no later change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class DeviceLabel(Section):
@@ -127,7 +107,7 @@ class Timing(Section):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(1, examples=[1])
     """The campaign's seed: inputs and the order of cases and implementations follow from it."""
 
-    regimes: _list_of(Regime) | None = Field(None, examples=[["graph", "wall"]])
+    regimes: list_of(Regime) | None = Field(None, examples=[["graph", "wall"]])
     """The regimes to measure in (docs/methodology.md); null: those that each implementation names as its own."""
 
     flush: Literal["write", "write_read"] = Field("write", examples=["write"])
@@ -140,7 +120,7 @@ class Timing(Section):
     threads: Positive | None = Field(None, examples=[8])
     """CPU threads of a timing job; null: all cores that the job has."""
 
-    affinity: _list_of(Annotated[int, Field(ge=0)]) | None = Field(None, examples=[[0, 1]])
+    affinity: list_of(Annotated[int, Field(ge=0)]) | None = Field(None, examples=[[0, 1]])
     """The CPUs (their numbers) that a timing job is bound to; null: it is left where the system puts it."""
 
     case_timeout_s: Annotated[float, Field(gt=0)] | None = Field(None, examples=[120.0])
@@ -192,14 +172,14 @@ class Data(Section):
 class Kernels(Section):
     """What is built without a GPU."""
 
-    capabilities: _list_of(Capability) = Field(["7.5", "8.0", "8.9", "9.0"], examples=[["8.0", "9.0"]])
+    capabilities: list_of(Capability) = Field(["7.5", "8.0", "8.9", "9.0"], examples=[["8.0", "9.0"]])
     """The compute capabilities to build kernels for where there is no GPU; else its own alone. Text, so in quotes."""
 
 
 class Cusnn(Section):
     """cuSNN: convolutions that skip the zeros which ReLU leaves."""
 
-    networks: _list_of(Network) = Field(["densenet169", "resnet50"], examples=[["resnet50"]])
+    networks: list_of(Network) = Field(["densenet169", "resnet50"], examples=[["resnet50"]])
     """The networks that are measured, whole and layer by layer."""
 
     definition: Definition = Field("torchvision_v1.5", examples=["keras_v1"])
@@ -210,10 +190,10 @@ class Cusnn(Section):
     """`auto`: published weights where the network or the mirror has them, else synthetic; `synthetic`: random weights
     whose biases give each layer its published sparsity; or a path to a folder of weight files or to one file."""
 
-    batch_sizes: _list_of(Positive) | None = Field(None, examples=[[1, 8]])
+    batch_sizes: list_of(Positive) | None = Field(None, examples=[[1, 8]])
     """Images in one call; null: 1 and 2 in `smoke`, else 1 and 8."""
 
-    experiments: _list_of(CusnnExperiment) = Field(
+    experiments: list_of(CusnnExperiment) = Field(
         ["sparsity", "layers", "break_even", "ladder", "networks"], examples=[["layers", "networks"]]
     )
     """`sparsity`: the zeros in each layer's input; `layers`: the time of single layers; `break_even`: the same at
@@ -223,18 +203,18 @@ class Cusnn(Section):
     layers: Literal["distinct", "all"] = Field("distinct", examples=["all"])
     """`distinct`: each shape once (in `smoke` three of them); `all`: each layer with its own input."""
 
-    kernel_sizes: _list_of(Literal[1, 3]) = Field([3, 1], examples=[[3]])
+    kernel_sizes: list_of(Literal[1, 3]) = Field([3, 1], examples=[[3]])
     """Which convolutions are layers to be measured: 3×3, 1×1 or both; those of stride 1 and 2."""
 
-    sparsities: _list_of(Annotated[float, Field(ge=0, le=1)]) | None = Field(None, examples=[[0.0, 0.5, 0.9]])
+    sparsities: list_of(Annotated[float, Field(ge=0, le=1)]) | None = Field(None, examples=[[0.0, 0.5, 0.9]])
     """Shares of zeros at which `break_even` measures; null: three in `smoke`, five in `quick`, else nine."""
 
-    ours: _list_of(Ours) = Field(["sparse", "dense_twin"], examples=[["sparse"]])
+    ours: list_of(Ours) = Field(["sparse", "dense_twin"], examples=[["sparse"]])
     """Which of our kernels are measured: `sparse` skips zeros, `dense_twin` is the same code without skipping,
     `paper_scheme` is the paper's own scheme, and `paper_dispatch` the same with its choice between sparse and dense
     (the latter two on a GPU)."""
 
-    baselines: _list_of(Baseline, at_least=0) = Field(
+    baselines: list_of(Baseline, at_least=0) = Field(
         [
             "cudnn_fp32",
             "cudnn_fp32_cl",
@@ -253,7 +233,7 @@ class Cusnn(Section):
     tune all takes hours); `gemm_fp32`: one matrix product, a stand-in for the algorithms that the paper allowed
     cuDNN."""
 
-    regimes: _list_of(Regime) | None = Field(None, examples=[["graph"]])
+    regimes: list_of(Regime) | None = Field(None, examples=[["graph"]])
     """The regimes of this system; null: those of `timing.regimes`."""
 
     deterministic: bool = Field(True, examples=[False])
@@ -263,7 +243,7 @@ class Cusnn(Section):
     """Which layers of a whole network skip zeros: those where skipping pays, `always` all, or `never` any (the dense
     twins)."""
 
-    variants: _list_of(NonEmpty, at_least=0) = Field([], examples=[["v3_ballot_k3s1_t6x7_o1_w8_skip_row_m4"]])
+    variants: list_of(NonEmpty, at_least=0) = Field([], examples=[["v3_ballot_k3s1_t6x7_o1_w8_skip_row_m4"]])
     """Names of further kernels to build and to choose from."""
 
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(1, examples=[1])
@@ -273,21 +253,21 @@ class Cusnn(Section):
 class Sft(Section):
     """SFT: training on images whose activations do not fit."""
 
-    networks: _list_of(SftNetwork) | None = Field(None, examples=[["vgg16"]])
+    networks: list_of(SftNetwork) | None = Field(None, examples=[["vgg16"]])
     """The networks that are trained; null: vgg16, darknet19 and resnet18 in `smoke` and `quick`, else vgg16, darknet19,
     resnet50 and unet_small."""
 
     width_divisor: Literal[1, 4, 8, 16] | None = Field(None, examples=[4])
     """What the networks' channels are divided by; null: 16 in `smoke`, 4 in `quick`, else 1."""
 
-    sizes: _list_of(Annotated[int, Field(ge=32, multiple_of=32)]) | None = Field(None, examples=[[1024, 2048]])
+    sizes: list_of(Annotated[int, Field(ge=32, multiple_of=32)]) | None = Field(None, examples=[[1024, 2048]])
     """Sides of the square images, in pixels, multiples of 32; null: 256 and 512 in `smoke`, 1024 and 2048 in `quick`,
     up to 10240 in `sweep`, and the published ones up to 20480 in `headline`."""
 
-    batch_sizes: _list_of(Positive) = Field([1], examples=[[1, 2]])
+    batch_sizes: list_of(Positive) = Field([1], examples=[[1, 2]])
     """Images in one step."""
 
-    methods: _list_of(SftMethod) | None = Field(None, examples=[["vanilla", "planned"]])
+    methods: list_of(SftMethod) | None = Field(None, examples=[["vanilla", "planned"]])
     """Ways to train (docs/sft.md); null: in `smoke` those that a first look needs, else all that the device has."""
 
     checkpoint_segments: Annotated[int, Field(ge=2, le=20)] = Field(5, examples=[5])
@@ -297,7 +277,7 @@ class Sft(Section):
     """Tiles on a side of `sft_artifact` and `tiled_1seg`; null: 2 in `smoke`, else what was published for a size: 4,
     from 4096 pixels on 8, from 10240 on 16, from 20480 on 32."""
 
-    precisions: _list_of(Literal["fp32", "tf32", "bf16"]) | None = Field(None, examples=[["fp32"]])
+    precisions: list_of(Literal["fp32", "tf32", "bf16"]) | None = Field(None, examples=[["fp32"]])
     """`bf16` is autocast; null: fp32 in `smoke` and `quick`, fp32 and bf16 in `sweep`, all in `headline`, and on a CPU
     fp32 alone."""
 
@@ -307,21 +287,21 @@ class Sft(Section):
     norms: Literal["frozen", "train"] = Field("frozen", examples=["train"])
     """Whether batch norms use their running statistics or those of the image; `training` always takes the image's."""
 
-    inputs: _list_of(Literal["device", "host"]) = Field(["device"], examples=[["device", "host"]])
+    inputs: list_of(Literal["device", "host"]) = Field(["device"], examples=[["device", "host"]])
     """Where the image lies before a step: on the device, or in main memory, from where each method brings it."""
 
-    budgets_gib: _list_of(Annotated[float, Field(gt=0)]) | None = Field(None, examples=[[9.5, 37.0]])
+    budgets_gib: list_of(Annotated[float, Field(gt=0)]) | None = Field(None, examples=[[9.5, 37.0]])
     """What the planned methods may use, in GiB; null: 8 MiB in `smoke`, 0.25 in `quick`, 9.5 in `sweep`, 9.5 and 37 in
     `headline`."""
 
     host_budget_gib: Annotated[float, Field(ge=0)] = Field(0.0, examples=[64.0])
     """Pinned main memory that plans may use besides, in GiB."""
 
-    caps_gib: _list_of(Annotated[float, Field(gt=0)]) | None = Field(None, examples=[[11.0, 24.0]])
+    caps_gib: list_of(Annotated[float, Field(gt=0)]) | None = Field(None, examples=[[11.0, 24.0]])
     """The memory under which `largest` searches, in GiB; null: 32 MiB in `smoke`, 0.25 and 0.5 in `quick`, else 11, 24,
     40 and 80."""
 
-    experiments: _list_of(SftExperiment) = Field(
+    experiments: list_of(SftExperiment) = Field(
         [
             "sizes", "pareto", "tile_rate", "streaming", "memory", "largest", "macs", "prediction", "exactness",
             "training", "kernels",
@@ -340,7 +320,7 @@ class Sft(Section):
 class Method(Section):
     """The method measured by itself: whether equal implementations come out equal, and how much noise there is."""
 
-    experiments: _list_of(MethodExperiment) = Field(["equal", "noise", "energy"], examples=[["noise"]])
+    experiments: list_of(MethodExperiment) = Field(["equal", "noise", "energy"], examples=[["noise"]])
     """`equal`: forty operations, each under two names; `noise`: four operations in every regime; `energy`: whether the
     energy of one operation repeats."""
 
@@ -352,7 +332,7 @@ class Config(Section):
     """How much is measured: `smoke` shows that everything works, `quick` gives first verdicts, `sweep` covers more
     cases, `headline` is for numbers that are quoted."""
 
-    systems: _list_of(System) = Field(["cusnn", "sft"], examples=[["cusnn"]])
+    systems: list_of(System) = Field(["cusnn", "sft"], examples=[["cusnn"]])
     """The systems that are measured; `method` is how frugal measures itself."""
 
     mirror: Annotated[NonEmpty, AfterValidator(_folder_or_url)] | None = Field(
@@ -365,7 +345,7 @@ class Config(Section):
     """What happens when a download cannot be had: `auto` takes what the Python packages bring and says so, `never`
     fails."""
 
-    recorded: _list_of(NonEmpty, at_least=0) = Field(["nvidia-h200"], examples=[["nvidia-h200"]])
+    recorded: list_of(NonEmpty, at_least=0) = Field(["nvidia-h200"], examples=[["nvidia-h200"]])
     """The recorded campaigns (folders of `results/recorded/`) that figures show beside this machine's."""
 
     devices: Annotated[dict[str, DeviceLabel], AfterValidator(_relabelled)] = Field(
@@ -379,6 +359,7 @@ class Config(Section):
     kernels: Kernels = Field(Kernels(), examples=[{"capabilities": ["9.0"]}])
     cusnn: Cusnn = Field(Cusnn(), examples=[{"networks": ["resnet50"]}])
     sft: Sft = Field(Sft(), examples=[{"networks": ["vgg16"]}])
+    dtr: Dtr = Field(Dtr(), examples=[{"networks": ["transformer"]}])
     method: Method = Field(Method(), examples=[{"experiments": ["noise"]}])
 
     pathvars: dict[str, str] | None = Field(None, examples=[{"results": "results"}])

@@ -20,8 +20,13 @@ def weight_files(sources: Mapping[str, Source], network: str, definition: str) -
 
 
 def image_files(sources: Mapping[str, Source]) -> list[str]:
-    """Names of the files that hold images rather than weights."""
-    return [source.name for source in sources.values() if source.network is None]
+    """Names of the files that hold images rather than weights or logs."""
+    return [source.name for source in sources.values() if source.network is None and source.log is None]
+
+
+def log_files(sources: Mapping[str, Source]) -> dict[str, str]:
+    """{program: file} of the logs."""
+    return {source.log: source.name for source in sources.values() if source.log is not None}
 
 
 def own_weights(given: str, sources: Mapping[str, Source], networks: Iterable[str], definition: str) -> dict[str, str]:

@@ -69,6 +69,9 @@ class Source(BaseModel):
     definition: Literal["torchvision_v1.5", "keras_v1"] | None = None
     """The definition of that network."""
 
+    log: str | None = None
+    """The program whose step it is the log of."""
+
     @model_validator(mode="after")
     def _one_sum(self) -> Source:
         if (self.sha256 is None) == (self.sha256_prefix is None):

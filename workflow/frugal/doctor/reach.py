@@ -14,6 +14,11 @@ from frugal.data.sources import Availability, Source
 from .check import FAIL, PASS, WARN, Check
 
 Probe = Callable[..., Mapping[str, Availability]]
+_STAND_INS = {
+    "images": "photographs of the Python packages",
+    "weights": "random weights",
+    "published log": "logs of this machine's own",
+}
 
 
 def groups(cfg: Config, listed: Mapping[str, Source]) -> dict[str, list[str]]:
@@ -23,7 +28,13 @@ def groups(cfg: Config, listed: Mapping[str, Source]) -> dict[str, list[str]]:
     if cfg.cusnn.weights == "auto":
         for network in networks:
             found[f"weights of {network}"] = choose.weight_files(listed, network, cfg.cusnn.definition)
-    return found
+    return found | {f"published log of {program}": [name] for program, name in logs(cfg, listed).items()}
+
+
+def logs(cfg: Config, listed: Mapping[str, Source]) -> dict[str, str]:
+    """{program: file} of the published logs that a campaign simulates where they can be had."""
+    wanted = "dtr" in cfg.systems and cfg.dtr.logs == "auto" and {"simulate", "static"} & set(cfg.dtr.experiments)
+    return choose.log_files(listed) if wanted else {}
 
 
 def reach(cfg: Config, data: Path, probe: Probe = data_sources.probe) -> list[Check]:
@@ -42,7 +53,7 @@ def _line(what: str, names: Sequence[str], there: set[str], answers: Mapping[str
     if first := next((name for name in names if name in answers and answers[name].where != "none"), None):
         kind = {"url": "network", "mirror_url": "mirror", "mirror_folder": "mirror"}[answers[first].where]
         return Check(what, PASS, f"{first}, from the {kind}", wanted)
-    stand_in = "photographs of the Python packages" if what == "images" else "random weights"
+    stand_in = _STAND_INS[what.split(" of ")[0]]
     command = "snakemake --cores all --config mirror=MIRROR -- figures (MIRROR: a folder or URL that holds the file)"
     if offline == "never":
         return Check(what, FAIL, "not to be had, and `offline: never` forbids a substitute", wanted, command)

@@ -29,8 +29,11 @@ JOB_S = {
     "aggregate": 4.0,
     "compare": 4.0,
     "figure": 6.0,
+    "dtr_residency": 4.0,
+    "dtr_reach": 3.0,
 }
-FIGURES = {"cusnn": 11, "sft": 10, "method": 2}  # of frugal.figures.NAMES, which imports matplotlib; a test compares
+# Of frugal.figures.NAMES, which imports matplotlib; a test compares.
+FIGURES = {"cusnn": 11, "sft": 10, "dtr": 0, "method": 2}
 BUILT_BYTES = 100_000  # of one kernel: PTX, cubin, report
 FIGURE_BYTES = 600_000  # PNG, SVG, PDF
 SAMPLE_BYTES = 15  # of a row of `samples` in a compressed file, of which there are two: a job's, and the table
@@ -60,6 +63,8 @@ def jobs(cfg: Config, devices: Mapping[str, Mapping[str, object]]) -> dict[str, 
         "aggregate": 1,
         "compare": 1,
         "figure": sum(FIGURES[system] for system in cfg.systems),
+        "dtr_residency": int("dtr" in cfg.systems and "chain" in cfg.dtr.experiments),
+        "dtr_reach": int("dtr" in cfg.systems and "reach" in cfg.dtr.experiments),
     }
     return {rule: count for rule, count in counted.items() if count}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from frugal.timing.design import Design
 
-from .work import Case
+from .cases import Case
 
 # frugal.timing.blocks and frugal.timing.regimes, which import torch; a test compares.
 SAMPLES_MAX, SAMPLES_SLOW, RUNS_LAST_S, FLUSH_BYTES = 1000, 3, 1e-3, 64 << 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from frugal import config
 from frugal.config import Config
@@ -16,6 +15,9 @@ from frugal.sft import offered, stems
 from frugal.timing.design import Design
 from kernels.sparse.shape import ConvShape
 from kernels.tiled import PairShape
+
+from .cases import Case, Work
+from .dtr_work import dtr
 
 # SFT's networks: (multiply-adds of a forward pass, bytes that an untiled float32 step keeps) for a pixel. A test
 # compares them with frugal.memory.MacCounter and frugal.sft.saved_bytes.
@@ -30,33 +32,6 @@ _EVERYWHERE = ("cold", "hot", "wall")
 MEMORY_PARTS = 16  # of frugal.controls.planted, which imports torch; a test compares
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One case of a session. `arms`: of each arm the regimes that it is timed in.
-
-    flop, bytes: of one dense run; memory_bytes: what its arms hold at once; energy: how many arms have it measured.
-    """
-
-    arms: tuple[tuple[str, ...], ...]
-    flop: float
-    bytes: float
-    memory_bytes: float
-    energy: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """One system on one device: its cases by experiment, each experiment a session's job, and jobs beside them.
-
-    resident_bytes: what stays on the device for a whole session; side_jobs: measuring jobs of one process each.
-    """
-
-    system: str
-    experiments: Mapping[str, list[Case]]
-    resident_bytes: float = 0.0
-    side_jobs: int = 0
-
-
 def design_of(cfg: Config) -> Design:
     """The design that the configuration asks for."""
     fields = set(Design.__dataclass_fields__) - {"preset", "sessions", "regimes", "threads"}
@@ -66,7 +41,7 @@ def design_of(cfg: Config) -> Design:
 
 def of_system(name: str, cfg: Config, kind: str) -> Work:
     """What one system of the configuration measures, on a device of this kind (`cpu` or `cuda`)."""
-    return {"cusnn": cusnn, "sft": sft, "method": method}[name](cfg, kind)
+    return {"cusnn": cusnn, "sft": sft, "dtr": dtr, "method": method}[name](cfg, kind)
 
 
 def cusnn(cfg: Config, kind: str) -> Work:
