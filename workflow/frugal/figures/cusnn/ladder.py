@@ -115,7 +115,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, order: list[str], shape: str) -> None:
     axes.set(xlim=(low / span**0.08, values.max() * span**0.75), ylim=(len(order) - 0.5, -0.6))
     axes.set_yticks(range(len(order)), [label(arm) for arm in order])
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1,) if span**1.8 > 30 else (1, 3), numticks=4))
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1,) if span**1.8 > 30 else (1, 3), numticks=3))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * 1e6:g}"))
     axes.set_xlabel("µs")
