@@ -32,6 +32,14 @@ def test_both_entries_plan_the_figures_by_default(campaign: Campaign, snakefile:
     assert {f"figure_{name}" for name in DRAWN} <= set(planned(done.stdout))
 
 
+def test_numbers_of_the_command_line_are_numbers(campaign: Campaign):
+    asked = "timing={sessions: 2}", "cusnn={batch_sizes: [1, 2], deterministic: false}"
+    done = campaign.run("--dry-run", "--config", *asked, "--", "results")
+    assert done.returncode == 0, done.stdout[-2000:]
+    done = campaign.run("--dry-run", "--config", "timing={sessions: none}", "--", "results")
+    assert "config: timing.sessions = none: must be an integer >= 1, or null" in done.stdout
+
+
 def test_the_workflow_runs_without_a_configuration_file(campaign: Campaign):
     (campaign.folder / "config.yaml").unlink()
     done = campaign.run("--dry-run")

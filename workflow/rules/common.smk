@@ -30,6 +30,7 @@ STARTED = time.time()
 adapter.hand_down(LIBRARY, campaign_id=new_ulid())
 
 try:
+    config.update(campaign.typed(config, workflow.config_settings.config))
     CONFIG = campaign.load(config)
     SOURCES = data_sources.load()
     NETWORKS = campaign.networks(CONFIG)

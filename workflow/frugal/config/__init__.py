@@ -18,6 +18,7 @@ from .errors import ConfigError, problems
 from .expand import CUSNN_TIMED, CaseSpec, batch_sizes, cusnn, dtr, expand, networks, sessions, sft, sparsities
 from .models import Config
 from .record import record_json
+from .typed import typed
 
 __all__ = [
     "CUSNN_TIMED",
@@ -37,6 +38,7 @@ __all__ = [
     "sessions",
     "sft",
     "sparsities",
+    "typed",
     "write",
     "yaml_text",
 ]
