@@ -148,7 +148,10 @@ def test_refresh_reads_the_configuration_that_is_named(photographs: Path, capsys
 
 # ---- plan and doctor -------------------------------------------------------------------------------------------------
 
-OWN = "systems: [cusnn]\ndevices: {local: {kind: cpu}}\nrecorded: []\ncusnn: {weights: synthetic}\ndata: {images: photographs}\n"
+OWN = (
+    "systems: [cusnn]\ndevices: {local: {kind: cpu}}\nrecorded: []\ncusnn: {weights: synthetic}\n"
+    "data: {images: photographs}\n"
+)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ The search needs only that the order be right: the schedule that it finds is run
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -126,6 +127,34 @@ def strips(part: Part, shapes: Mapping[str, Shape], itemsize: int) -> tuple[Tili
     return Tilings(th, np.ones_like(th), th, macs(part, full, shapes), forward, backward, saved), (
         th - 1
     ) * carry_bytes(part, shapes, itemsize)
+
+
+def beside_hosted(
+    part: Part, hosted: Collection[str], shapes: Mapping[str, Shape], itemsize: int, t: Tilings, strips: bool
+) -> Tilings:
+    """The same ways where those inputs lie in host memory: with the windows and gradients that are on their way.
+
+    Of each input the next window comes while one is computed. Gradients of rows that a later window may add to stay on
+    the device, a band of full width; rows that none adds to leave as copies, of which the last ones may still be under
+    way when others follow (frugal.sft.sums.HostSum).
+    """
+    _, _, height, width = shapes[part.output]
+    rows, columns = reaches(part, ranges.ROWS), reaches(part, ranges.COLUMNS)
+    coming = bands = leaving = np.zeros_like(t.th)
+    for name in hosted:
+        n, channels, size, wide = shapes[name]
+        new = np.minimum(size, np.ceil(rows[name].scale * np.ceil(height / t.th)))
+        read = new if strips else rows[name].extent(np.ceil(height / t.th), size)
+        across = wide if strips else columns[name].extent(np.ceil(width / t.tw), wide)
+        coming = coming + read * across * (n * channels * itemsize)
+        bands = bands + read * wide * (n * channels * itemsize)
+        leaving = leaving + new * wide * (n * channels * itemsize)
+    several, parts = t.windows > 1, t.th > 1
+    ahead = coming * several
+    # A window that is as wide as the map is a band itself.
+    during = t.backward + ahead + np.where(parts, bands + leaving, bands * (t.tw > 1))
+    between = ahead + np.where(parts, coming + 2 * bands + 2 * leaving, 2 * bands)
+    return dataclasses.replace(t, forward=t.forward + ahead, backward=np.maximum(during, between))
 
 
 def carry_bytes(part: Part, shapes: Mapping[str, Shape], itemsize: int) -> int:

@@ -108,17 +108,24 @@ class Segments:
             for name in part.inputs
             if self.training and (name != self.graph.image or self.input_grad) and places.get(name) != "host"
         )
+        if self.training and self.graph.head.mean is None:  # the network's output and its gradient are somebody's
+            gradients += self.bytes_of(self.graph.output) * (1 if output == self.graph.output else 2)
         weights = self.training * sum(p.numel() * p.element_size() for p in _parameters(part) if p.requires_grad)
-        grids = estimate.grids(part, self.shapes, self.itemsize)
+        hosted = [name for name in part.inputs if places.get(name) == "host"]
+
+        def ways(found: Tilings, strips: bool = False) -> Tilings:
+            return estimate.beside_hosted(part, hosted, self.shapes, self.itemsize, found, strips) if hosted else found
+
+        grids = ways(estimate.grids(part, self.shapes, self.itemsize))
         found: list[Option] = []
         base = _Base(part, y, gradients + 2 * weights, self.rates, self.training)
         if "store" in self.allow and self.training:
-            found.append(_stored(base, _only(grids, 0)))
+            found.append(_stored(base, _only(grids, 0), sum(map(self.bytes_of, hosted))))
         if "tiles" in self.allow or not self.training:
             found += _tiled(base, grids)
         if "strips" in self.allow:
             bands, carries = estimate.strips(part, self.shapes, self.itemsize)
-            found += _stripped(base, bands, carries, self.host)
+            found += _stripped(base, ways(bands, strips=True), carries, self.host)
         if self.host and output not in {*self.graph.forced, self.graph.output}:  # those are read as a whole
             found += [_on_host(base, option) for option in found if option.kind != "store"]
         return _grouped(found)
@@ -141,8 +148,9 @@ class _Base:
         return compute + max(EXPOSED * copy, copy - compute) + launches * self.rates.launch_s
 
 
-def _stored(base: _Base, t: Tilings) -> Option:
-    backward, saved, forward = int(t.backward[0]), int(t.saved[0]), int(t.forward[0])
+def _stored(base: _Base, t: Tilings, brought: int) -> Option:
+    """brought: bytes of inputs from host memory, which stay where autograd keeps them."""
+    backward, saved, forward = int(t.backward[0]), int(t.saved[0]) + brought, int(t.forward[0])
     return Option(
         "store", 1, 1, "device", "device",
         forward=base.output + max(forward, saved), backward=base.gradients + backward, kept=base.output + saved, host=0,
@@ -195,10 +203,13 @@ def _backward(base: _Base, t: Tilings, i: int) -> int:
 
 
 def _on_host(base: _Base, option: Option) -> Option:
-    """The same with the segment's output, and its gradient, in host memory: written once and read twice, each."""
-    y = base.output
+    """The same with the segment's output, and its gradient, in host memory: written once and read twice, each. Of the
+    output two windows may be on their way, of the gradient one."""
+    y, windows = base.output, option.th * option.tw
+    window = -(-y // windows)
     return dataclasses.replace(
-        option, boundary="host", forward=option.forward - y, backward=option.backward - y * base.training,
+        option, boundary="host", forward=option.forward - y + min(2, windows) * window,
+        backward=option.backward + (window * (windows > 1) - y) * base.training,
         kept=option.kept - y, host=option.host + 2 * y, seconds=option.seconds + base.seconds(0.0, 0, 0, 4 * y),
     )  # fmt: skip
 
