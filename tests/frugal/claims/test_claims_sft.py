@@ -49,7 +49,9 @@ def cases(kind):
     for step in range(20):
         arms = ["vanilla", "planned@budget_mib=9"]
         yield "training", axes("resnet18", h=64, w=64, norms="train", step=step), ("loss",), arms
-    peaks = ("peak_predicted", "peak_total", *(("peak_allocated",) if kind == "cuda" else ()))
+    arms = [f"tiled_1seg@tiles=32{more}" for more in ("", ",graphs=1", ",stack=8,graphs=0", ",stack=8,graphs=1")]
+    yield "tile_rate", axes("vgg16", h=20480, w=20480), ("time",), arms
+    peaks = ("peak_predicted", "peak_total", "fits", *(("peak_allocated",) if kind == "cuda" else ()))
     yield "prediction", axes("vgg16", h=512, w=256, plan=0), peaks, ["planned@budget_mib=100"]
     arms = ["vanilla", *(f"planned@budget_mib={budget}" for budget in (20, 40, 80))]
     yield "pareto", axes("vgg16", h=1024, w=1024, width_divisor=4), ("time", "peak_live"), arms

@@ -159,6 +159,8 @@ def tile_rate(run_id: str, h=4096, precisions=("fp32", "tf32", "bf16"), divisor=
         seconds = 0.012 * SPEED[precision] * h * h / 1e6
         for n in (1, 2, 4, 8, 16, 32):
             rows.append(row(run_id, "tile_rate", axes, f"tiled_1seg@tiles={n}", "time", seconds * (1.33 + 0.08 * n)))
+        for more in ("graphs=1", "stack=8,graphs=0", "stack=8,graphs=1"):
+            rows.append(row(run_id, "tile_rate", axes, f"tiled_1seg@tiles=32,{more}", "time", seconds * 2))
         rows.append(row(run_id, "tile_rate", axes, "vanilla", "time", None if precision == "bf16" else seconds))
     return rows
 

@@ -266,6 +266,8 @@ def test_rates_are_pixels_a_second_by_side(campaigns):
     sides = line(axes, "tf32")
     assert sides[:, 0].tolist() == [128, 256, 512, 1024, 2048, 4096]
     assert sides[-1, 1] == pytest.approx(1e6 / (0.012 * 0.3) / (1.33 + 0.08))
+    assert sides[0, 1] == pytest.approx(1e6 / (0.012 * 0.3) / (1.33 + 0.08 * 32))  # tiles one by one
+    assert line(axes, "tf32 otherwise").tolist() == [pytest.approx([128, 1e6 / (0.012 * 0.3) / 2])] * 3
     assert line(axes, "fp32 untiled")[0, 1] == pytest.approx(1e6 / 0.012)
     assert "bf16 untiled" not in {each.get_label() for each in axes.lines}
     assert "1 oom" in words(sft.tile_rate(campaigns.measurements))

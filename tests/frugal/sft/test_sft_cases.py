@@ -11,14 +11,16 @@ import torch
 
 from frugal import config
 from frugal.provenance import device_record
-from frugal.sft import bench_kernels, bench_step, offered, rows, saved_bytes, stems
+from frugal.sft import bench_kernels, bench_step, count_prediction, offered, rows, saved_bytes, stems
 from frugal.sft.cases import DoesNotFit, Training
 from frugal.sft.counts import vanilla_macs
 from frugal.sft.methods import METHODS
 from frugal.sft.offered import Method, Subject
 from frugal.sft.probe import step_peaks, subject_of
+from frugal.sft.rows import Result
 from frugal.timing import Device, case, device_of
 from frugal.timing.arms import Unsupported
+from frugal.timing.faults import Fault
 
 
 def section(preset: str = "smoke", **given: object) -> dict:
@@ -37,6 +39,7 @@ def test_an_arm_is_named_by_its_method_and_settings():
     assert Method("vanilla").arm == "vanilla"
     assert Method("planned", {"budget_mib": 64, "host_mib": 8}).arm == "planned@budget_mib=64,host_mib=8"
     roles = {name: Method(name).role for name in METHODS}
+    assert [Method(name, {"windows": 3}).role for name in ("tiles", "strips")] == ["ours", "ours"]  # of `exactness`
     assert {name for name, role in roles.items() if role == "ours"} == {"tiled_1seg", "tiled", "strips", "planned"}
     assert [name for name, role in roles.items() if role == "paper_emulation"] == ["sft_artifact"]
 
@@ -92,6 +95,9 @@ def test_every_case_is_in_one_shard_and_has_as_many_arms_as_a_session_takes(pres
     for _, subject in every:
         arms = [method.arm for method in offered.methods(ours, subject, kind)]
         assert len(arms) == len(set(arms)) <= offered.ARMS_MAX
+        rates = offered.rate_methods(ours, subject, kind)
+        assert 2 <= len({method.arm for method in rates}) == len(rates) <= offered.ARMS_MAX
+        assert any("graphs" in method.settings for method in rates) == (kind == "cuda")
         beside = offered.baselines(ours, subject, kind)
         assert 2 <= offered.pareto_count(ours, len(beside)) <= offered.ARMS_MAX - len(beside)
 
@@ -228,6 +234,7 @@ def test_every_attempt_of_an_untimed_experiment_leaves_a_row(experiment, tmp_pat
             for metric in ("peak_predicted", "peak_total")
         }
         assert peaks["peak_predicted"] == peaks["peak_total"]
+        assert [row["value"] for row in found if row["metric"] == "fits"] == [1.0, 1.0]
     elif experiment == "macs":
         artifact = next(row for row in found if row["arm"] == "sft_artifact@tiles=4" and row["metric"] == "macs_ratio")
         # the forward pass's golden ratio; the closed form counts the first layer's unwanted gradient too
@@ -236,6 +243,16 @@ def test_every_attempt_of_an_untimed_experiment_leaves_a_row(experiment, tmp_pat
         assert {row["status"] for row in found} == {"ok", "unsupported"}  # 32 tiles of 16 positions
     else:
         assert {json.loads(row["axes_json"])["step"] for row in found} == {0, 1}
+
+
+def test_a_plan_that_takes_more_than_its_budget_or_all_memory_does_not_fit():
+    plan = Result("prediction", Subject("vgg16", 16, 1, 64, 64), Method("planned", {"budget_mib": 1}))
+    for values, fits in (({"peak_total": 9.0}, 1), ({"peak_total": 9.0, "peak_allocated": 11.0}, 0)):
+        (found,) = count_prediction.fits(dataclasses.replace(plan, values=values), 10)
+        assert found.values == {"fits": fits}
+    (found,) = count_prediction.fits(dataclasses.replace(plan, fault=Fault("oom", "tried to allocate")), 10)
+    assert (found.values, found.fault, found.reason) == ({"fits": 0.0}, None, "tried to allocate")
+    assert list(count_prediction.fits(dataclasses.replace(plan, fault=Fault("failed", "a bug")), 10)) == []
 
 
 # ---- pairs of layers -------------------------------------------------------------------------------------------------

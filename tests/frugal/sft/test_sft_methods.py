@@ -56,6 +56,7 @@ TORCH_METHODS = [
     ("vgg16_bn", "sft_artifact", {"tiles": 2}),
     ("vgg16", "tiled_1seg", {"tiles": 2}),
     ("resnet18", "tiled_1seg", {"tiles": 2}),
+    ("vgg16", "tiled_1seg", {"tiles": 2, "stack": 2}),
 ]
 
 
@@ -240,10 +241,12 @@ def test_an_image_in_main_memory_is_moved_and_normalised(channels_last):
 
 
 @pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_images_in_main_memory(method, batch):
+def test_images_in_main_memory(method, kind, batch):
     """Windows for the methods that take them, the whole for the others; both are the same images."""
-    pixels = np.random.default_rng(0).integers(0, 256, (*((batch,) if batch else ()), 5, 7, 3), dtype=np.uint8)
+    whole = np.random.default_rng(0).integers(0, 256, (*((batch,) if batch else ()), 5, 7, 3), dtype=np.uint8)
+    pixels = whole if kind is np.uint8 else whole.astype(np.float32) / 255
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     given = methods.from_host(method, pixels, "cpu", FP32, mean, std, prefetch=3)()
     assert isinstance(given, HostImage) == (method in methods.STREAMING)
@@ -252,7 +255,7 @@ def test_images_in_main_memory(method, batch):
         assert (given.mean, given.std, given.prefetch) == (mean, std, 3)
         np.testing.assert_array_equal(given.window((0, 5), (0, 7)), pixels if batch else pixels[None])
     else:
-        last = (pixels[-1] if batch else pixels).transpose(2, 0, 1) / 255
+        last = (whole[-1] if batch else whole).transpose(2, 0, 1) / 255
         expected = (last - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
         # three float32 operations on numbers below 3
         np.testing.assert_allclose(given[-1].numpy(), expected, rtol=0, atol=3 * 3 * 2**-24 * 2)
@@ -305,12 +308,25 @@ def test_steps_on_images_in_main_memory_are_those_of_the_network(method):
         ("vgg16", "checkpoint_blocks", {}, SftError, r"^method checkpoint_blocks: Sequential has no blocks: take"),
         ("vgg16", "activation_budget", {"budget": 1.5}, SftError, r"^budget = 1.5: .* from 0 \(recompute\) to 1"),
         ("vgg16", "tiled_1seg", {"tiles": 3}, PlanError, r"pool5"),
+        ("vgg16", "tiled_1seg", {"tiles": 2, "graphs": 1}, SftError, r"graphs = 1: there are no CUDA graphs on cpu"),
+        ("vgg16", "tiled_1seg", {"tiles": 2, "stack": 5}, PlanError, r"pool5: 5 of 4 windows at once"),
+        ("resnet18", "tiled_1seg", {"tiles": 2, "backend": "kernel"}, SftError, r"no kernel computes in torch.float64"),
         ("vgg16", "sft_artifact", {"tiles": 4}, ShapeError, r"an image of 64 × 64: 4 tiles do not divide pool5"),
     ],
 )
 def test_what_a_network_cannot_do_is_said_before_anything_runs(name, method, settings, error, sentence):
     with pytest.raises(error, match=sentence):
         forward_of(method, model_of(name), SHAPE, FP32, **settings)
+
+
+def test_pairs_of_layers_in_one_kernel_are_of_float32_and_of_networks_that_have_them():
+    model = model_of("vgg16").float()
+    x = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+    found = [forward_of("tiled_1seg", model, SHAPE, FP32, tiles=2, backend=name)(x) for name in ("torch", "kernel")]
+    # float32: sums of up to 577 products, which both round, in another order
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    with pytest.raises(SftError, match="no two layers of this network are within the kernels' envelope"):
+        forward_of("tiled_1seg", model_of("resnet18").float(), SHAPE, FP32, tiles=2, backend="kernel")
 
 
 def test_every_method_of_the_table_in_the_docstring_is_there():

@@ -167,7 +167,7 @@ def _step(experiment: str, subject: offered.Subject, ours: Mapping[str, object],
     arms_of = {
         "sizes": len(offered.methods(ours, subject, kind)),
         "pareto": offered.pareto_count(ours, 0),
-        "tile_rate": 1 + len(offered.rate_tiles(ours, subject)),
+        "tile_rate": len(offered.rate_methods(ours, subject, kind)),
         "streaming": 1 + len(offered.prefetches(ours)),
     }
     return Case(

@@ -57,8 +57,7 @@ def arms_of(experiment: str, training: Training, sft: Mapping[str, object], kind
         budgets = training.budgets_mib(offered.pareto_count(sft, len(beside)))
         return [*beside, *(Method("planned", {"budget_mib": budget}) for budget in budgets)]
     if experiment == "tile_rate":
-        tiled = [Method("tiled_1seg", {"tiles": count}) for count in offered.rate_tiles(sft, subject)]
-        return [Method("vanilla"), *tiled]
+        return offered.rate_methods(sft, subject, kind)
     budget = sft["budgets_gib"][0]
     streamed = [offered.budgeted("planned", sft, budget, prefetch=ahead) for ahead in offered.prefetches(sft)]
     return [*streamed, offered.budgeted("planned", sft, budget, image="device")]

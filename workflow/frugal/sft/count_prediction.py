@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Mapping
 from statistics import median
@@ -42,10 +43,24 @@ def results(machine: Device, say: Say, shard: str, sft: Mapping[str, object], ph
         method = Method("planned", {"budget_mib": -(-budget // MIB)})
         say(f"[{number + 1}/{count}] {subject.network} {subject.h} × {subject.w}: {method.arm}")
 
-        def measured(training: Training = training, method: Method = method) -> dict[str, object]:
-            return _measured(training, int(method.settings["budget_mib"]) * MIB, machine.kind)
+        planned: list[Plan] = []
 
-        yield attempted(Result("prediction", subject, method, metrics=METRICS[machine.kind]), measured)
+        def measured(training: Training = training, method: Method = method, planned: list[Plan] = planned):
+            return _measured(training, int(method.settings["budget_mib"]) * MIB, machine.kind, planned)
+
+        found = attempted(Result("prediction", subject, method, metrics=METRICS[machine.kind]), measured)
+        yield found
+        if planned:
+            yield from fits(found, int(method.settings["budget_mib"]) * MIB)
+
+
+def fits(found: Result, budget: int) -> Iterator[Result]:
+    """`fits`: 1 where a plan's step stayed within its budget, 0 where it did not or ran out of memory."""
+    if found.fault is None:
+        taken = found.values.get("peak_allocated", found.values["peak_total"])
+        yield dataclasses.replace(found, values={"fits": float(taken <= budget)})
+    elif found.fault.status == "oom":
+        yield dataclasses.replace(found, values={"fits": 0.0}, fault=None, reason=found.fault.reason)
 
 
 def drawn(draw: random.Random, number: int, sft: Mapping[str, object], kind: str) -> Subject:
@@ -59,10 +74,12 @@ def drawn(draw: random.Random, number: int, sft: Mapping[str, object], kind: str
     )  # fmt: skip
 
 
-def _measured(training: Training, budget: int, kind: str) -> dict[str, object]:
+def _measured(training: Training, budget: int, kind: str, planned: list[Plan]) -> dict[str, object]:
+    """planned: gets the plan, unless the budget is refused."""
     model = training.network()
     with training.setup.flags():
         made = _planned(training, model, budget)
+        planned.append(made)
         return {"values": _step(training, model, made, kind), "settings": {"segments": len(made.segments)}}
 
 

@@ -59,7 +59,7 @@ def record(run: Run, device: torch.device, pool: Pool) -> Run:
         # Only what this thread does can spoil the recording: another one may be loading the next image.
         with torch.cuda.graph(graph, pool=pool.handle, capture_error_mode="thread_local"):
             run()
-    except (RuntimeError, torch.OutOfMemoryError) as problem:
+    except RuntimeError as problem:  # out of memory is one too
         raise CannotRecord(str(problem).splitlines()[0]) from None
     finally:
         torch.cuda.set_stream(before)  # a recording that fails leaves its own behind
@@ -85,6 +85,8 @@ class Graphs:
         self._recorded: dict[tuple, Recorded] = {}
         self._values: dict[tuple, list[Tensor]] = {}
         self._sums: dict[tuple, list[Tensor | None]] = {}
+        self._numbers: dict[tuple, int] = {}
+        self._classes: dict[int, int] = {}
 
     def forward(
         self,
@@ -127,7 +129,20 @@ class Graphs:
             if total is not None:
                 total.zero_()
         buffers = self._values[key], self._sums[key, wanted]
-        return Pass(self, (*key, wanted, needed), places, needed, beside, cast, *buffers, lasting, around, place)
+        return Pass(
+            self, self._number((*key, wanted, needed)), places, needed, beside, cast, *buffers, lasting, around, place
+        )
+
+    def _number(self, key: tuple) -> int:
+        """A number for a key: what tells passes and windows apart is long, and would be hashed for every window."""
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def class_of(self, stack: Stack) -> int:
+        """The number of a stack's class: of windows of one shape and as many."""
+        if id(stack) not in self._classes:  # stacks live as long as their segment, whose graphs these are
+            rows, columns = stack[0]
+            self._classes[id(stack)] = self._number((shape_of(rows), shape_of(columns), len(stack)))
+        return self._classes[id(stack)]
 
     def recorded(self, key: tuple, make: Callable[[], Recorded]) -> Recorded | None:
         """The graph of a class of windows; None where there is none."""
@@ -149,7 +164,7 @@ class Graphs:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One pass over a segment's windows.
+    """One pass over a segment's windows. number: what passes of other types, weights or needs have another of.
 
     needed: inputs whose gradient is wanted, None in a forward pass. beside, cast: vectors and weights; values: where
     recordings read them; sums: where they add up their gradients. lasting: results outlive a replay. around, place: in
@@ -157,7 +172,7 @@ class Pass:
     """
 
     graphs: Graphs
-    key: tuple
+    number: int
     places: Mapping
     needed: Sequence[bool] | None
     beside: Sequence[Tensor]
@@ -171,9 +186,9 @@ class Pass:
     def __call__(self, stack: Stack, views: tiles.Views, *g: Tensor) -> Any:
         """As `tiles.forward`, or with the output's gradient as `tiles.gradients`, whose vectors' and weights' part is
         left out: it is in the sums."""
-        found = self.graphs.recorded(
-            (*self.key, *_class(stack, (*views.values(), *g))), lambda: self._record(stack, views, g)
-        )
+        layouts = tuple((x.shape, x.dtype, torch.empty_like(x, device="meta").stride()) for x in (*views.values(), *g))
+        key = self.number, self.graphs.class_of(stack), layouts
+        found = self.graphs.recorded(key, lambda: self._record(stack, views, g))
         if found is None:
             if not g:
                 return self._forward(self.beside, self.cast, stack, views)
@@ -239,10 +254,3 @@ def refusal(work: Work) -> str | None:
         if counted or (node.op == nodes.JOIN and "scalar" in node.attrs and node.attrs["swapped"]):
             return f"{node.name} ({node.op}) takes numbers from the host while it runs"
     return None
-
-
-def _class(stack: Stack, given: Sequence[Tensor]) -> tuple:
-    """What decides which recording a stack of windows can replay."""
-    rows, columns = stack[0]
-    layouts = tuple((x.shape, x.dtype, torch.empty_like(x, device="meta").stride()) for x in given)
-    return shape_of(rows), shape_of(columns), len(stack), layouts

@@ -13,7 +13,7 @@ segmented methods (STREAMING) bring window after window to the device, all other
 | `activation_budget` | budget | torch.compile under its activation memory budget, from 0 (recompute) to 1 (save) |
 | `compile` | | torch.compile |
 | `sft_artifact` | tiles | the published schedule, n × n tiles |
-| `tiled_1seg` | tiles | one segment of n × n disjoint output tiles with a single halo |
+| `tiled_1seg` | tiles, stack, graphs, backend | one segment of n × n disjoint output tiles with a single halo |
 | `tiled`, `strips`, `planned` | budget_bytes, host_budget_bytes, resident_bytes, input | the planner's schedule |
 
 With batch norm in training mode the methods that recompute through torch change running statistics twice a step.
@@ -36,12 +36,11 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 from torch.utils.checkpoint import checkpoint_sequential
 
 from frugal.models import build
-from frugal.models.resnet import ResNet
-from frugal.models.unet import UNet
-from frugal.sft import artifact
+from frugal.sft import artifact, pairs
 from frugal.sft.errors import SftError
 from frugal.sft.host import HostImage
 from frugal.sft.meta import Autocast
+from frugal.sft.parts import blocks_of, chained
 from frugal.sft.plans import Plan
 from frugal.sft.segments import SegmentedSequential
 from frugal.timing.flags import flags
@@ -102,7 +101,7 @@ def vanilla(model: nn.Module, image_shape: Shape, setup: Setup) -> Forward:
 
 def checkpoint(model: nn.Module, image_shape: Shape, setup: Setup, *, segments: int) -> Forward:
     """Raises SftError for a network that is no chain, or a number of segments that it cannot have."""
-    parts = _chained(model)
+    parts = chained(model)
     if not 1 <= segments <= len(parts):
         raise SftError(f"segments = {segments}: this network can be cut into 1 to {len(parts)}")
     return lambda x: checkpoint_sequential(parts, segments, x, use_reentrant=False)
@@ -110,7 +109,7 @@ def checkpoint(model: nn.Module, image_shape: Shape, setup: Setup, *, segments: 
 
 def checkpoint_blocks(model: nn.Module, image_shape: Shape, setup: Setup) -> Forward:
     """Raises SftError for a network without blocks."""
-    blocks = _blocks(model)
+    blocks = blocks_of(model)
 
     def forward(x: Tensor) -> Tensor:
         with ExitStack() as after:
@@ -163,9 +162,29 @@ def sft_artifact(model: nn.Module, image_shape: Shape, setup: Setup, *, tiles: i
     return artifact.sft_artifact(model, tiles)
 
 
-def tiled_1seg(model: nn.Module, image_shape: Shape, setup: Setup, *, tiles: int) -> Forward:
-    """Raises PlanError for more tiles than rows or columns of the body's output."""
-    return SegmentedSequential(model, Plan.manual(model, image_shape, kinds=["tiles"], tiles=[(tiles, tiles)]))
+def tiled_1seg(
+    model: nn.Module,
+    image_shape: Shape,
+    setup: Setup,
+    *,
+    tiles: int,
+    stack: int = 1,
+    graphs: bool = False,
+    backend: str = "torch",
+) -> Forward:
+    """stack: tiles at once; graphs: as CUDA graphs; backend: `kernel`, with pairs of layers in one kernel.
+
+    Raises PlanError for more tiles than rows or columns of the body's output, SftError without a GPU for graphs, and
+    for a network, layout or type for which there is no kernel.
+    """
+    grid = [(tiles, tiles)]
+    made = Plan.manual(model, image_shape, kinds=["tiles"], tiles=grid, stacks=[stack], backend=backend)
+    first = next(model.parameters())
+    if graphs and first.device.type != "cuda":
+        raise SftError(f"graphs = {graphs}: there are no CUDA graphs on {first.device.type}; leave them out")
+    if backend == "kernel":
+        pairs.check(model, image_shape, first.device, setup.autocast or first.dtype, setup.channels_last)
+    return SegmentedSequential(model, made, graphs=bool(graphs))
 
 
 def planned(
@@ -281,7 +300,8 @@ def from_host(
     std: Sequence[float] = (1.0, 1.0, 1.0),
     prefetch: int = 2,
 ) -> Callable[[], Tensor | HostImage]:
-    """Images in main memory, uint8 [H, W, 3] or [N, H, W, 3], as what a step of a method begins with.
+    """Images in main memory, [H, W, 3] or [N, H, W, 3], uint8 or floating point from 0 to 1, as what a step of a method
+    begins with.
 
     Of a STREAMING method that is a HostImage, with so many windows under way; of another one what `uploaded` gives.
     """
@@ -298,11 +318,11 @@ def uploaded(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Callable[[], Tensor]:
-    """Images in main memory, uint8 [H, W, 3] or [N, H, W, 3], as a function that moves them to the device, whole, at
-    each call.
+    """Images in main memory, [H, W, 3] or [N, H, W, 3], uint8 or float32 from 0 to 1, as a function that moves them to
+    the device, whole, at each call.
 
-    It gives float32 [N, 3, H, W] in the setup's layout: (pixel ÷ 255 − mean) ÷ std. The bytes wait in pinned memory
-    where the device is a GPU.
+    It gives float32 [N, 3, H, W] in the setup's layout: (pixel − mean) ÷ std, of bytes pixel ÷ 255. They wait in pinned
+    memory where the device is a GPU.
     """
     host = torch.from_numpy(np.array(images if images.ndim == 4 else images[None]))
     if torch.device(device).type == "cuda":
@@ -311,7 +331,8 @@ def uploaded(
 
     def moved() -> Tensor:
         pixels = host.to(device, non_blocking=True).permute(0, 3, 1, 2)
-        return ((pixels / 255 - middle) / scale).contiguous(memory_format=setup.memory_format)
+        x = pixels / 255 if pixels.dtype == torch.uint8 else pixels
+        return ((x - middle) / scale).contiguous(memory_format=setup.memory_format)
 
     return moved
 
@@ -358,37 +379,3 @@ def network(
         if frozen_norms and isinstance(module, nn.BatchNorm2d):
             module.eval()
     return model.to(device, memory_format=setup.memory_format)
-
-
-# ---- what networks are made of ---------------------------------------------------------------------------------------
-
-
-def _chained(model: nn.Module) -> list[Callable[[Tensor], Tensor]]:
-    """The parts of a chain, between any two of which it may be cut.
-
-    A module that works in place stays with the one before it: at the head of a segment it would overwrite the input
-    that the segment is recomputed from.
-    """
-    if isinstance(model, ResNet):
-        stages = (model.layer1, model.layer2, model.layer3, model.layer4)
-        blocks = [block for stage in stages for block in stage]
-        modules = [model.conv1, model.bn1, model.relu, model.maxpool, *blocks, model.avgpool, nn.Flatten(), model.fc]
-    elif isinstance(model, nn.Sequential):
-        modules = list(model)
-    else:
-        raise SftError(f"method checkpoint: {type(model).__name__} is no chain of modules: take checkpoint_blocks")
-    parts: list[list[nn.Module]] = []
-    for module in modules:
-        if parts and getattr(module, "inplace", False):
-            parts[-1].append(module)
-        else:
-            parts.append([module])
-    return [nn.Sequential(*part) for part in parts]
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    if isinstance(model, ResNet):
-        return [block for stage in (model.layer1, model.layer2, model.layer3, model.layer4) for block in stage]
-    if isinstance(model, UNet):
-        return [*model.down, model.bottom, *model.up]
-    raise SftError(f"method checkpoint_blocks: {type(model).__name__} has no blocks: take checkpoint")

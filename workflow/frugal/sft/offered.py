@@ -15,7 +15,7 @@ MIB = 2**20
 STEPS = ("sizes", "pareto", "tile_rate", "streaming")
 COUNTED = ("memory", "largest", "macs", "prediction", "exactness", "training")
 COUNTED_JOB = "counted"  # of all of them
-OURS = ("tiled_1seg", "tiled", "strips", "planned")
+OURS = ("tiled_1seg", "tiled", "tiles", "strips", "planned")  # `tiles` in `exactness` alone
 BUDGETED = ("tiled", "strips", "planned")
 COMPILED = ("compile", "activation_budget")
 CHAINS = ("vgg16", "vgg16_bn", "darknet19", "darknet19_bn")  # what the published schedule reads
@@ -32,6 +32,7 @@ PIXELS = {"smoke": ("uint8",)}  # of an image in main memory; else:
 PIXELS_MORE = ("uint8", "float32")
 RATE_TILES = {"smoke": (1, 2)}  # on a side; else:
 RATE_TILES_MORE = (1, 2, 4, 8, 16, 32)
+RATE_STACK = 8  # tiles at once
 PARETO_BUDGETS = {"smoke": 3}  # between the smallest that works and what the untiled step takes; else:
 PARETO_BUDGETS_MORE = 8
 ARMS_MAX = 12  # of frugal.timing.case, which imports torch; a test compares
@@ -198,6 +199,19 @@ def rate_tiles(sft: Mapping[str, object], subject: Subject) -> list[int]:
     """Tiles on a side in `tile_rate`: no more than the body's output, a thirty-second of the image, has rows."""
     wanted = RATE_TILES.get(sft["preset"], RATE_TILES_MORE)
     return [count for count in wanted if count <= min(subject.h, subject.w) // 32]
+
+
+def rate_methods(sft: Mapping[str, object], subject: Subject, kind: str) -> list[Method]:
+    """The arms of `tile_rate`. On a GPU smaller tiles also as CUDA graphs, the smallest several at once, and one number
+    of tiles with pairs of layers in one kernel in the forward pass.
+    """
+    counts = rate_tiles(sft, subject)
+    found = [{"tiles": count} for count in counts]
+    if kind == "cuda" and len(counts) > 1:
+        found += [{"tiles": count, "graphs": 1} for count in counts[-2:]]
+        found += [{"tiles": counts[-1], "stack": min(RATE_STACK, counts[-1] ** 2), "graphs": on} for on in (0, 1)]
+        found += [{"tiles": counts[-2], "backend": "kernel"}] if not subject.channels_last else []
+    return [Method("vanilla"), *(Method("tiled_1seg", settings) for settings in found)]
 
 
 def prefetches(sft: Mapping[str, object]) -> Sequence[int]:

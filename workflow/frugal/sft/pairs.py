@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from frugal.sft import nodes
-from frugal.sft.graph import Part
+from frugal.sft.errors import SftError
+from frugal.sft.graph import Part, trace
 from frugal.sft.host import Place
 from frugal.sft.nodes import Node
 from frugal.sft.ranges import Range
@@ -136,6 +137,20 @@ def _activation(layer: list[Node]) -> tuple[str, float]:
     if isinstance(module, nn.LeakyReLU):  # of another slope than a kernel takes it is no activation that they know
         return "leaky" if 0 < module.negative_slope <= 1 else "steep", module.negative_slope
     return ("relu" if isinstance(module, nn.ReLU) else "none"), 0.0
+
+
+def check(
+    model: nn.Module, image_shape: Sequence[int], device: torch.device, dtype: torch.dtype, channels_last: bool
+) -> None:
+    """Raises SftError where no pair of a model's layers would run in one kernel."""
+    if not usable(device, dtype, channels_last):
+        how = f"{dtype}{', channels-last,' * channels_last} on {device.type}"
+        raise SftError(f"backend = 'kernel': no kernel computes in {how}: leave it to torch")
+    if not any(pairs_of(part) for part in trace(model).sized(image_shape).cut(())):
+        raise SftError(
+            "backend = 'kernel': no two layers of this network are within the kernels' envelope (two 3×3 "
+            "convolutions in a row, 16 channels in and 128 out at most): leave it to torch"
+        )
 
 
 def usable(device: torch.device, dtype: torch.dtype, channels_last: bool) -> bool:

@@ -26,7 +26,7 @@ UNITS = {
     "peak_live": "B", "peak_total": "B", "peak_allocated": "B", "peak_reserved": "B", "workspace": "B",
     "peak_predicted": "B", "time_forward": "s", "time_backward": "s", "time_step": "s", "time_predicted": "s",
 }  # fmt: skip
-HIGHER_IS_BETTER = ("size_max",)
+HIGHER_IS_BETTER = ("size_max", "fits")
 # The function of each experiment: of (machine, say, shard, sft, photographs) to its Results.
 EXPERIMENTS = {
     "memory": "frugal.sft.count_memory:results",

@@ -14,6 +14,7 @@ from frugal.figures.sft import steps
 
 TITLE = "Pixels a second by the side of a tile"
 PANEL = ("network", "width_divisor", "norms", "batch", "input", "h", "w")
+OTHERWISE = ("graphs=", "stack=", "backend=")
 LOOKS = {
     "fp32": style.Look("fp32", "#0072B2", "s"),
     "tf32": style.Look("TF32", "#56B4E9", "^"),
@@ -24,7 +25,8 @@ LOOKS = {
 def tile_rate(measurements: pd.DataFrame) -> Figure:
     """Pixels of the image a second of a step (log) over the side of a tile of it (log2), a line a precision.
 
-    Dashed: the untiled step. Of the memory layouts the faster one. Geometric means over sessions; a panel a network.
+    Hollow: the same tiles several at once, as CUDA graphs, or with a kernel's help. Dashed: the untiled step. Of the
+    memory layouts the faster one. Geometric means over sessions; a panel a network.
     """
     found = steps.of(measurements, "tile_rate", "time")
     drawn = over_sessions(found)
@@ -34,6 +36,7 @@ def tile_rate(measurements: pd.DataFrame) -> Figure:
     drawn = drawn.assign(
         rate=drawn["batch"] * drawn["h"] * drawn["w"] / drawn["value"],
         side=[row.h / steps.setting(row.arm, "tiles") for row in drawn.itertuples()],
+        plain=[not any(word in row.arm for word in OTHERWISE) for row in drawn.itertuples()],
     )
     parts = steps.panels(drawn, PANEL)
     notes = [
@@ -49,7 +52,11 @@ def tile_rate(measurements: pd.DataFrame) -> Figure:
         style.describe(figure, TITLE, " ".join(map(_said, parts)))
         dashed = Line2D([], [], color=style.MUTED, linestyle=(0, (4, 2)), label="untiled, in the same colour")
         looks = style.looks(drawn["precision"], LOOKS)
-        style.head(figure, TITLE, [*map(style.handle, looks.values()), dashed], columns=4)
+        handles = [*map(style.handle, looks.values()), dashed]
+        if not drawn["plain"].all():
+            handles.append(Line2D([], [], color=style.MUTED, marker="D", markersize=5, markerfacecolor="none",
+                                  linestyle="", label="several at once, as graphs, or with a kernel"))  # fmt: skip
+        style.head(figure, TITLE, handles, columns=4)
         style.notes(figure, notes)
     return figure
 
@@ -58,9 +65,13 @@ def _draw(axes: Axes, own: pd.DataFrame) -> None:
     for name, look in style.looks(own["precision"], LOOKS).items():
         rows = own[own["precision"] == name]
         tiled = rows[rows["side"].notna()].sort_values("rate", ascending=False, kind="stable")
-        tiled = tiled.drop_duplicates("side").sort_values("side")
+        other = tiled[~tiled["plain"]]
+        tiled = tiled[tiled["plain"]].drop_duplicates("side").sort_values("side")
         axes.plot(tiled["side"], tiled["rate"], color=look.colour, marker=look.marker, markersize=6, linewidth=1.2,
                   label=name)  # fmt: skip
+        if len(other):
+            axes.plot(other["side"], other["rate"], color=look.colour, marker="D", markersize=5, markerfacecolor="none",
+                      linestyle="", label=f"{name} otherwise")  # fmt: skip
         whole = rows.loc[rows["method"] == "vanilla", "rate"]
         if len(whole):
             axes.axhline(whole.max(), color=look.colour, linestyle=(0, (4, 2)), linewidth=1.0, label=f"{name} untiled")
@@ -86,7 +97,13 @@ def _pixels(value: float, _position: int | None = None) -> str:
 
 def _said(own: pd.DataFrame) -> str:
     each = ", ".join(
-        f"{row.precision} {'untiled' if row.method == 'vanilla' else f'{row.side:.0f} pixels'} {_pixels(row.rate)}"
+        f"{row.precision} {'untiled' if row.method == 'vanilla' else _tiles(row.arm, row.side)} {_pixels(row.rate)}"
         for row in own.itertuples()
     )
     return f"{' · '.join(steps.heading(own))}: pixels a second {each}."
+
+
+def _tiles(arm: str, side: float) -> str:
+    """`128 pixels (stack=8,graphs=1)`."""
+    more = ",".join(part for part in arm.partition("@")[2].split(",") if part.startswith(OTHERWISE))
+    return f"{side:.0f} pixels" + (f" ({more})" if more else "")
