@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frugal.dtr import chain, layer_graph, simulate, static_graph, static_plan
+from frugal.dtr.bound import lower_bound, needs
 from frugal.dtr.lp import MOST_NODES
 from frugal.dtr.revolve import MOST_UNEVEN, forward_steps
 
@@ -59,6 +60,37 @@ def test_no_heuristic_is_below_the_optimum(graph, fraction, heuristic):
         assert run.clock - 1 >= static_graphs.least(graph, budget, staged=False)
 
 
+@settings(max_examples=40, deadline=None)
+@given(static_graphs.networks(3), st.floats(0.4, 1.0))
+def test_the_bound_is_one_for_every_schedule(graph, fraction):
+    budget = max(1, int(fraction * graph.plain_peak))
+    bound, known = (
+        lower_bound(graph, budget, time_limit_s=20, gap=1e-4),
+        static_graphs.least(graph, budget, staged=False),
+    )
+    assert known is None or graph.base_cost <= bound <= known
+
+
+@settings(max_examples=40, deadline=None)
+@given(static_graphs.networks(12), st.floats(0.4, 1.0), st.sampled_from(["h_dtr", "h_dtr_eq", "h_size"]))
+def test_no_simulated_run_is_below_the_bound(graph, fraction, heuristic):
+    budget = max(1, int(fraction * graph.plain_peak))
+    run = simulate(graph.log(), heuristic, budget, overhead_limit=math.inf)
+    if run.status == "ok":
+        assert graph.base_cost <= lower_bound(graph, budget, time_limit_s=20, gap=1e-4) <= run.clock - 1
+
+
+def test_the_bound_is_close():
+    graph = static_graphs.unit_chain(16)
+    assert max(needs(graph)) == graph.plain_peak
+    bounds = [lower_bound(graph, budget, time_limit_s=20, gap=1e-4) for budget in (7, 9, 12, 16, graph.plain_peak)]
+    # beside the optimum, as the mixed-integer program finds it
+    assert bounds[1:] == [static_plan(graph, "milp", budget).cost_ns for budget in (9, 12, 16, graph.plain_peak)]
+    assert 0.98 * 60 <= bounds[0] <= 60
+    assert lower_bound(graph, 3, time_limit_s=20, gap=1e-4) is None
+    assert static_plan(graph, "lp_bound", 3).status == "oom"
+
+
 def test_rounding_finds_schedules_below_the_plain_peak():
     graph = static_graphs.unit_chain(12)
     plan, bound = static_plan(graph, "lp_rounding", 9), static_plan(graph, "lp_bound", 9)
@@ -77,7 +109,9 @@ def test_a_solver_that_is_stopped_says_so():
     assert plan.gap is None or plan.gap > 0
     skipping = layer_graph([1] * 16, [1] * 16, [*([i - 1] if i else [] for i in range(15)), [13, 0]])
     assert static_plan(skipping, "milp", 6, time_limit_s=0.05).status in ("ok", "timeout")
-    assert static_plan(skipping, "lp_bound", 6, time_limit_s=1e-6).status == "timeout"
+    assert static_plan(skipping, "lp_rounding", 6, time_limit_s=1e-6).status == "timeout"
+    bound = static_plan(skipping, "lp_bound", 6, time_limit_s=1e-6)  # what is stopped bounds less closely
+    assert skipping.base_cost <= bound.bound_ns <= static_plan(skipping, "lp_bound", 6, time_limit_s=4).bound_ns
 
 
 def test_a_graph_that_is_too_large_is_refused_in_words():

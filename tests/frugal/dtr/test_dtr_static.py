@@ -1,6 +1,8 @@
 """Graphs of the static planners, replayed schedules, and Chen's planners against closed forms."""
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,16 @@ import static_graphs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frugal.dtr import Instruction, Log, chain, layer_graph, simulate, static_graph, static_plan
+from frugal.dtr import Instruction, Log, chain, layer_graph, read_log, simulate, static_graph, static_plan
 from frugal.dtr.chen import candidates
 from frugal.dtr.errors import DtrError
 from frugal.dtr.static import METHODS, replay
+
+PUBLISHED = Path(os.environ.get("FRUGAL_TEST_DATA", "")) / "dtr" / "logs"
+needs_published = pytest.mark.skipif(
+    not (os.environ.get("FRUGAL_TEST_DATA") and PUBLISHED.is_dir()),
+    reason="FRUGAL_TEST_DATA names no folder with dtr/logs (the artifact's logs, which may not be redistributed)",
+)
 
 
 def test_the_graph_of_a_log():
@@ -164,3 +172,17 @@ def test_arguments_that_make_no_sense(arguments, sentence):
 def test_layers_that_make_no_graph(arguments, sentence):
     with pytest.raises(DtrError, match=sentence):
         layer_graph(*arguments)
+
+
+@needs_published
+@pytest.mark.parametrize("ratio", [0.8, 0.5])
+def test_the_graph_of_a_published_log_costs_what_the_log_does(ratio):
+    log = read_log(PUBLISHED / "resnet32.log.gz")
+    graph, budget = static_graph(log), int(log.baseline().memory * ratio)
+    assert graph.plain_peak == pytest.approx(log.baseline().memory, rel=1e-6)
+    run = simulate(graph.log(), "h_dtr", budget)
+    # views, whose time is dropped, take 0.01 % of this log's, and no decision of weight hangs on them
+    assert run.overhead == pytest.approx(simulate(log, "h_dtr", budget).overhead, rel=0.002)
+    bound, chen = (static_plan(graph, method, budget, time_limit_s=4) for method in ("lp_bound", "chen_greedy_linear"))
+    assert bound.bound_ns <= run.clock - 1 <= 1.03 * bound.bound_ns
+    assert bound.bound_ns <= chen.cost_ns

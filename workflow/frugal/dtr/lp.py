@@ -16,7 +16,6 @@ closely, and F needs not be an integer. What stays once it is made (`resident`) 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,16 +23,16 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
 from scipy.sparse import csr_array
 
+from frugal.dtr.bound import TOLERANCE, in_ns, lower_bound
 from frugal.dtr.chen import plan_chen
 from frugal.dtr.revolve import plan_revolve
 from frugal.dtr.static import StaticGraph, StaticPlan, cheapest
 
 # Variables and rows grow with the square, and time faster. Of the unit chain the program is solved to the end up to 33
 # nodes within seconds where B ≥ 2√n, and the relaxation in 0.1 s at 33 nodes, 3 s at 65, 13 s at 97, 46 s at 129.
-MOST_NODES = 200
+MOST_NODES, MOST_RELAXED = 200, 65
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 ROUNDED_BUDGET = 0.9  # of the budget, for the relaxation that is rounded: rounding up needs room
-_TOLERANCE = 1e-6  # of the solver, relative to the budget and to the cost
 _OPTIMAL, _TIME, _INFEASIBLE = 0, 1, 2  # OptimizeResult.status
 _TRIES = 3
 
@@ -157,7 +156,7 @@ class _Program:
         integer[: self.u(0, 0)] = whole
         constraints = [rows, LinearConstraint(matrix, begins, begins)]
         if most is not None:
-            constraints.append(LinearConstraint(csr_array(cost[None]), -np.inf, most / base * (1 + _TOLERANCE)))
+            constraints.append(LinearConstraint(csr_array(cost[None]), -np.inf, most / base * (1 + TOLERANCE)))
         return milp(
             cost,
             integrality=integer,
@@ -199,14 +198,14 @@ def plan_milp(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: floa
         most = known[0].cost_ns if known else None
         found = program.solve(asked, whole=True, time_limit_s=time_limit_s, gap=gap, most=most)
         if bound is None and found.get("mip_dual_bound") is not None:  # later tries have another budget
-            bound = _bound(graph, found.mip_dual_bound)
+            bound = in_ns(graph, found.mip_dual_bound)
         if found.x is None:
             break
         plan = cheapest(graph, "milp", budget, [program.runs(found.x)])
         if plan.status == "ok":
             known.append(plan)
             break
-        asked = int(asked * (1 - 10 * _TOLERANCE)) - 1  # the solver's tolerance is bytes here: ask for a little less
+        asked = int(asked * (1 - 10 * TOLERANCE)) - 1  # the solver's tolerance is bytes here: ask for a little less
     if not known:
         if found.status == _INFEASIBLE:
             return StaticPlan("milp", budget, "oom", "no frontier-advancing schedule fits into the budget")
@@ -216,7 +215,7 @@ def plan_milp(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: floa
     distance = None if bound is None else (best.cost_ns - bound) / max(1, best.cost_ns)
     return replace(
         best, method="milp", reason=reason, bound_ns=bound, gap=distance,
-        optimal=found.status == _OPTIMAL and distance is not None and distance <= gap + 2 * _TOLERANCE,
+        optimal=found.status == _OPTIMAL and distance is not None and distance <= gap + 2 * TOLERANCE,
     )  # fmt: skip
 
 
@@ -233,20 +232,18 @@ def plan_rounding(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: 
 
 
 def plan_bound(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: float) -> StaticPlan:
-    """No schedule, only `bound_ns`: the relaxation at the full budget."""
-    refused = _refused(graph, "lp_bound", budget)
-    if refused:
-        return refused
-    found = _Program(graph).solve(budget, whole=False, time_limit_s=time_limit_s, gap=gap)
-    if found.status != _OPTIMAL:
-        return _unsolved("lp_bound", budget, found, time_limit_s)
-    return StaticPlan("lp_bound", budget, "ok", bound_ns=_bound(graph, found.fun))
-
-
-def _bound(graph: StaticGraph, objective: float) -> int:
-    """Whole ns of an objective, less what the solver's tolerance may have added; a run costs its base at least."""
-    base = graph.base_cost
-    return max(base, math.ceil(base * objective * (1 - _TOLERANCE)))
+    """No schedule, only `bound_ns`: that of `frugal.dtr.bound`, or the relaxation's at the full budget if that is more
+    and the graph is small."""
+    bound = lower_bound(graph, budget, time_limit_s=time_limit_s, gap=gap)
+    if bound is None:
+        return StaticPlan("lp_bound", budget, "oom", "no schedule fits into the budget")
+    if len(graph) <= MOST_RELAXED:
+        found = _Program(graph).solve(budget, whole=False, time_limit_s=time_limit_s, gap=gap)
+        if found.status == _INFEASIBLE:
+            return _unsolved("lp_bound", budget, found, time_limit_s)
+        if found.status == _OPTIMAL:
+            bound = max(bound, in_ns(graph, found.fun))
+    return StaticPlan("lp_bound", budget, "ok", bound_ns=bound)
 
 
 def _refused(graph: StaticGraph, method: str, budget: int) -> StaticPlan | None:

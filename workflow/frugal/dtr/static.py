@@ -11,7 +11,7 @@ and peak follow from the list alone (`replay`), whatever a planner's own arithme
 | `revolve` | A. Griewank, A. Walther, ACM TOMS 26(1), 2000; chains only |
 | `milp` | P. Jain et al., "Checkmate", MLSys 2020, section 4: the optimum over frontier-advancing schedules |
 | `lp_rounding` | the same, section 5.1 |
-| `lp_bound` | the value of the relaxation: no frontier-advancing schedule is cheaper |
+| `lp_bound` | a lower bound: of `frugal.dtr.bound`, and on small graphs of Checkmate's relaxation |
 
 Candidates of Chen's are the articulation points of the forward graph; with `_linear`, all forward nodes.
 """
@@ -104,8 +104,9 @@ class StaticPlan:
     status: ok; oom (it has no schedule that fits, `reason` says why); timeout (none was found in time); unsupported
     (not for this graph). order: nodes in order of execution, int64, None where there is none. cost_ns: of it; overhead:
     over a run that computes every node once; peak_bytes: of it, constants included.
-    bound_ns: no frontier-advancing schedule within the budget is cheaper; gap: (cost - bound) / cost; both None where
-    the method has no bound. optimal: the gap is within what was asked for.
+    bound_ns: no schedule within the budget is cheaper, of those that run new nodes in order and, between two new nodes,
+    others in order and once; gap: (cost - bound) / cost; both None where the method has no bound. optimal: the gap is
+    within what was asked for.
     """
 
     method: str
