@@ -9,7 +9,6 @@ import torch
 from exactness import distances, image, peak, step, untiled
 from torch import nn
 
-from frugal.models import build
 from frugal.sft import Plan, PlanError, SegmentedSequential, graphs
 from frugal.sft.dryrun import Settings, dry_run, on_meta
 from frugal.sft.graph import trace
@@ -55,7 +54,6 @@ def test_a_stack_is_of_one_shape_and_every_tile_is_in_one(grid, most, in_rows):
         (chain(), (3, 3, 61, 80), (5, 4), 4),
         (chain(nn.BatchNorm2d), (1, 3, 64, 72), (4, 5), 3),
         (chain(nn.BatchNorm2d).eval(), (2, 3, 72, 64), (6, 1), 4),
-        (build("unet_small", width_divisor=4), (2, 3, 96, 96), (6, 6), 8),
     ],
 )
 def test_stacks_are_exact(model, size, grid, stack):
