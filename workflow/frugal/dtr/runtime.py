@@ -2,7 +2,7 @@
 
 One instance a `Budget`. The order of what happens in a step (refresh, lock, restore parents, make room, run, put into
 the pool) is the published simulator's, event by event; `frugal.dtr.policy` chooses what goes. Here is how an operator
-comes into the graph; `frugal.dtr.memory_pool` makes and gives up bytes, `frugal.dtr.writes` is what writes in place.
+comes into the graph; `frugal.dtr.room` makes and gives up bytes, `frugal.dtr.writes` is what writes in place.
 """
 
 from __future__ import annotations
