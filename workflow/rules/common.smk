@@ -24,6 +24,7 @@ from frugal.errors import FrugalError
 from frugal.preprocess import preprocess
 from frugal.provenance import new_ulid, source_hash
 from frugal.sft import offered as sft_offered
+from frugal.sft import shards as sft_shards
 from frugal.sft.stems import builds as pair_builds
 
 STARTED = time.time()
@@ -82,6 +83,7 @@ SFT_CASES = (
     "networks",
     "width_divisor",
     "sizes",
+    "beside",
     "batch_sizes",
     "precisions",
     "channels_last",
@@ -246,7 +248,7 @@ def sft_params(experiment="steps"):
 
 def counted_modules(job):
     """The modules of a job of SFT's that times nothing."""
-    return ["frugal.sft.rows", *(f"frugal.sft.count_{name}" for name in sft_offered.counted_in(job, SFT))]
+    return ["frugal.sft.rows", *(f"frugal.sft.count_{name}" for name in sft_shards.experiments(job, SFT))]
 
 
 def dtr_params(experiment="steps"):
@@ -319,11 +321,11 @@ def raw_files(wildcards):
 
 def sft_files(kind):
     """SFT's files of rows on a machine of a kind, without their suffix."""
-    timed = [f"steps/{shard}" for shard in sft_offered.shards(SFT, kind)]
+    timed = [f"steps/{shard}" for shard in sft_shards.steps(SFT, kind)]
     timed += ["kernels"] if "kernels" in SFT["experiments"] else []
     return [
         *(f"{name}/session-{k}" for name in timed for k in range(SESSIONS)),
-        *(f"{job}/{shard}" for job, shard in sft_offered.counted_jobs(SFT, kind)),
+        *(f"{job}/{shard}" for job, shard in sft_shards.counted(SFT, kind)),
     ]
 
 

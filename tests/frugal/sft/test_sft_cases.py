@@ -11,7 +11,7 @@ import torch
 
 from frugal import config
 from frugal.provenance import device_record
-from frugal.sft import bench_kernels, bench_step, count_prediction, offered, rows, saved_bytes, stems
+from frugal.sft import bench_kernels, bench_step, count_prediction, offered, rows, saved_bytes, shards, stems
 from frugal.sft.cases import DoesNotFit, Training
 from frugal.sft.counts import vanilla_macs
 from frugal.sft.methods import METHODS
@@ -50,8 +50,8 @@ def test_the_methods_of_the_configuration_are_those_of_the_library():
 
 def test_smoke_has_one_session_and_the_papers_networks_at_both_sizes():
     ours = section()
-    assert offered.shards(ours, "cpu") == ["all"]
-    sizes = [(each.network, each.h) for name, each in offered.of_shard("all", ours, "cpu") if name == "sizes"]
+    assert shards.steps(ours, "cpu") == ["all"]
+    sizes = [(each.network, each.h) for name, each in shards.of_steps("all", ours, "cpu") if name == "sizes"]
     assert sizes == [("vgg16", 256), ("vgg16", 512), ("darknet19", 256), ("darknet19", 512), ("resnet18", 256)]
 
 
@@ -66,31 +66,13 @@ def test_smoke_tries_the_slow_ways_once():
     assert all(len(offered.methods(ours, subject, "cpu")) >= 4 for subject in offered.subjects(ours, "cpu"))
 
 
-def test_what_is_not_timed_is_one_job_in_smoke_and_else_one_an_experiment():
-    ours = section()
-    assert offered.counted_jobs(ours, "cuda") == [("counted", "all")]
-    assert offered.counted_in("counted", ours) == list(offered.COUNTED)
-    assert offered.counted_in("macs", ours) == ["macs"]
-    assert offered.counted_jobs(section(experiments=["sizes"]), "cpu") == []
-    more = section("quick", experiments=["memory", "macs"], networks=["vgg16", "resnet18"])
-    assert offered.counted_jobs(more, "cpu") == [("memory", "all"), ("macs", "all")]
-    assert offered.counted_jobs(more, "cuda") == [
-        ("memory", "vgg16-fp32"),
-        ("memory", "resnet18-fp32"),
-        ("macs", "all"),
-    ]
-
-
 @pytest.mark.parametrize("preset", ["quick", "sweep", "headline"])
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_every_case_is_in_one_shard_and_has_as_many_arms_as_a_session_takes(preset, kind):
+def test_every_case_has_as_many_arms_as_a_session_takes(preset, kind):
     ours = section(preset)
-    named = {name: offered.of_shard(name, ours, kind) for name in offered.shards(ours, kind)}
     every = [
         pair for name in offered.STEPS for pair in ((name, each) for each in offered.step_subjects(name, ours, kind))
     ]
-    found = [pair for pairs in named.values() for pair in pairs]
-    assert sorted(map(repr, found)) == sorted(map(repr, every))
     assert offered.ARMS_MAX == case.ARMS_MAX
     for _, subject in every:
         arms = [method.arm for method in offered.methods(ours, subject, kind)]
@@ -124,9 +106,7 @@ def test_a_subject_survives_json():
 
 
 def test_what_a_plan_reckons_with_is_what_networks_do():
-    from frugal.plan.work import SFT_PIXEL
-
-    for name, (macs, saved) in SFT_PIXEL.items():
+    for name, (macs, saved) in offered.PIXEL.items():
         training = Training(Subject(name, 1, 1, 512, 512, norms="train"), "", "meta", 0)
         pixels = 512 * 512
         assert vanilla_macs(training.on_meta, (1, 3, 512, 512))["forward"] == pytest.approx(macs * pixels, rel=1e-3)

@@ -85,10 +85,17 @@ SFT_PRESETS = {
 }  # fmt: skip
 
 
+SFT_BESIDE = {"headline": [(1, 4096, 1536), (2, 2048, 2048), (4, 2048, 2048)]}
+
+
 def sft(cfg: Config) -> dict[str, object]:
-    """The section `sft` with the preset's values for each null that stands for them, and the preset's name."""
+    """The section `sft` with the preset's values for each null that stands for them, and the preset's name.
+
+    `beside`: (batch, height, width) of further images, where the sizes are the preset's own.
+    """
     given = {key: value for key, value in cfg.sft.model_dump().items() if value is not None}
-    return {"preset": cfg.preset, "tiles": None, **SFT_PRESETS[cfg.preset], **given}
+    beside = SFT_BESIDE.get(cfg.preset, []) if cfg.sft.sizes is None else []
+    return {"preset": cfg.preset, "tiles": None, "beside": beside, **SFT_PRESETS[cfg.preset], **given}
 
 
 # What a null of the section `dtr` stands for, by preset (docs/dtr.md).

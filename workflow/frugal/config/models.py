@@ -262,7 +262,8 @@ class Sft(Section):
 
     sizes: list_of(Annotated[int, Field(ge=32, multiple_of=32)]) | None = Field(None, examples=[[1024, 2048]])
     """Sides of the square images, in pixels, multiples of 32; null: 256 and 512 in `smoke`, 1024 and 2048 in `quick`,
-    up to 10240 in `sweep`, and the published ones up to 20480 in `headline`."""
+    up to 10240 in `sweep`, and in `headline` the published ones up to 20480, with 4096 × 1536 and batches of 2 and
+    4 at 2048 beside them."""
 
     batch_sizes: list_of(Positive) = Field([1], examples=[[1, 2]])
     """Images in one step."""

@@ -11,7 +11,7 @@ from frugal.controls import wanted
 from frugal.cusnn import network_offered, shapes
 from frugal.cusnn.convolutions import convolutions, measured
 from frugal.cusnn.offered import BASELINES, ONE_REGIME, OURS, PAPER, arms, ladder, one_regime
-from frugal.sft import offered, stems
+from frugal.sft import offered, shards, stems
 from frugal.timing.design import Design
 from kernels.sparse.shape import ConvShape
 from kernels.tiled import PairShape
@@ -19,12 +19,6 @@ from kernels.tiled import PairShape
 from .cases import Case, Work
 from .dtr_work import dtr
 
-# SFT's networks: (multiply-adds of a forward pass, bytes that an untiled float32 step keeps) for a pixel. A test
-# compares them with frugal.memory.MacCounter and frugal.sft.saved_bytes.
-SFT_PIXEL = {
-    "vgg16": (305_856, 1456), "vgg16_bn": (305_856, 2536), "darknet19": (55_624, 558), "darknet19_bn": (55_624, 918),
-    "resnet18": (36_144, 442), "resnet34": (73_008, 642), "resnet50": (81_458, 1712), "unet_small": (35_408, 784),
-}  # fmt: skip
 RECOMPUTED = 1.5  # what an arm does on average, in untiled steps
 
 # Regimes that a design may name; on a CPU only our loops have a graph, and nothing has rotated buffers.
@@ -151,27 +145,22 @@ def sft(cfg: Config, kind: str) -> Work:
     """
     ours = config.sft(cfg)
     experiments = {
-        shard: [_step(experiment, subject, ours, kind) for experiment, subject in offered.of_shard(shard, ours, kind)]
-        for shard in offered.shards(ours, kind)
+        shard: [_step(shard, experiment, each, ours, kind) for experiment, each in shards.of_steps(shard, ours, kind)]
+        for shard in shards.steps(ours, kind)
     }
     if "kernels" in ours["experiments"]:
         experiments["kernels"] = [
             _pair(precision, shape, kind) for _, precision, shape in stems.pairs(cfg.preset, kind)
         ]
-    return Work(system="sft", experiments=experiments, side_jobs=len(offered.counted_jobs(ours, kind)))
+    return Work(system="sft", experiments=experiments, side_jobs=len(shards.counted(ours, kind)))
 
 
-def _step(experiment: str, subject: offered.Subject, ours: Mapping[str, object], kind: str) -> Case:
-    macs, saved = (SFT_PIXEL[subject.network][i] for i in (0, 1))
+def _step(shard: str, experiment: str, subject: offered.Subject, ours: Mapping[str, object], kind: str) -> Case:
+    macs, saved = offered.PIXEL[subject.network]
     pixels = subject.batch * subject.h * subject.w
-    arms_of = {
-        "sizes": len(offered.methods(ours, subject, kind)),
-        "pareto": offered.pareto_count(ours, 0),
-        "tile_rate": len(offered.rate_methods(ours, subject, kind)),
-        "streaming": 1 + len(offered.prefetches(ours)),
-    }
+    arms = shards.dealt(shard, range(offered.arm_count(experiment, ours, subject, kind)))
     return Case(
-        arms=(("wall",),) * arms_of[experiment],
+        arms=(("wall",),) * len(arms),
         flop=RECOMPUTED * 2.0 * 3 * macs * pixels / subject.width_divisor**2,
         bytes=2.0 * saved * pixels / subject.width_divisor,
         memory_bytes=saved * pixels / subject.width_divisor,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 from frugal.provenance import source_hash
-from frugal.sft import methods, offered
+from frugal.sft import methods, offered, shards
 from frugal.sft.cases import DATASET, Training, gradients, plan_settings
 from frugal.sft.offered import Method
 from frugal.timing import Arm, Case, Device, Inputs, Prepared, Reference
@@ -37,13 +37,14 @@ def cases(
     sft: Mapping[str, object],
     photographs: str,
 ) -> Iterator[tuple[Case, list[Arm]]]:
-    """The cases of one shard (frugal.sft.offered) with their arms (frugal.jobs.Job.cases).
+    """The cases of one shard (frugal.sft.shards.steps) with their arms (frugal.jobs.Job.cases).
 
     sft: that section of the configuration (frugal.config.sft). photographs: the folder of the images.
     """
-    for experiment, subject in offered.of_shard(shard, sft, machine.kind):
+    for experiment, subject in shards.of_steps(shard, sft, machine.kind):
         training = Training(subject, photographs, machine.kind, sft["seed"])
-        wanted = arms_of(experiment, training, sft, machine.kind)
+        every = arms_of(experiment, training, sft, machine.kind)
+        wanted = shards.dealt(shard, [each for each in every if not shards.too_long(each, subject, machine.kind)])
         yield case(experiment, training, machine), [arm(training, method) for method in wanted]
 
 

@@ -13,7 +13,7 @@ from functools import cache
 
 from frugal.errors import out_of_memory
 from frugal.memory import Fit, LiveBytes, MaxSize, Probe, cuda_probe, in_fresh_process, max_size
-from frugal.sft import methods, offered
+from frugal.sft import methods, offered, shards
 from frugal.sft.cases import Training
 from frugal.sft.errors import BudgetError
 from frugal.sft.offered import GIB, MIB, Method, Subject
@@ -28,9 +28,9 @@ SHARE = 0.95  # of a GPU's cap: what a plan may use, the rest being the allocato
 
 def results(machine: Device, say: Say, shard: str, sft: Mapping[str, object], photographs: str) -> Iterator[Result]:
     """Each cap, network and precision with the arms of `largest`; in `smoke` the first network alone."""
-    subjects = [each for each in offered.largest_subjects(sft, machine.kind) if offered.in_shard(shard, each)]
+    subjects = list(offered.largest_subjects(sft, machine.kind))
     for subject in subjects[:1] if sft["preset"] == "smoke" else subjects:
-        for cap_gib in sft["caps_gib"]:
+        for cap_gib in (each for each in sft["caps_gib"] if shards.has_largest(shard, subject, each)):
             cap = int(cap_gib * GIB)
             for method in offered.largest_methods(sft, subject, cap // MIB):
                 axes = subject.axes() | {"cap_gib": cap_gib, "device": "cuda" if machine.kind == "cuda" else "meta"}
@@ -58,8 +58,8 @@ def _searched(
     machine: Device, subject: Subject, method: Method, cap: int, sft: Mapping[str, object], photographs: str
 ) -> MaxSize:
     step = STEP * int(method.settings.get("tiles", 1)) if method.name == "sft_artifact" else STEP
-    high = offered.LARGEST_HIGH.get(sft["preset"], offered.LARGEST_HIGH_MORE)
-    counted = max_size(_counting(subject, method, cap, photographs), step, high, step)
+    greatest = offered.LARGEST_HIGH.get(sft["preset"], offered.LARGEST_HIGH_MORE)
+    counted = max_size(_counting(subject, method, cap, photographs), step, greatest, step)
     if machine.kind != "cuda" or counted.size is None:
         return counted
     given = {
@@ -70,7 +70,7 @@ def _searched(
         given["settings"] = dict(method.settings) | {"budget_mib": int(SHARE * cap) // MIB}
     probe = cuda_probe("frugal.sft.probe:step_once", given, cap - _context_bytes())
     low, high = (max(step, int(share * counted.size) // step * step) for share in AROUND)
-    coarse = max(step, (high - low) // PROBES // step * step)
+    high, coarse = min(high, greatest), max(step, (high - low) // PROBES // step * step)
     found = max_size(probe, low, high, coarse)
     return max_size(probe, step, low, step) if found.size is None else found
 

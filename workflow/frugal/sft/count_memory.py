@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from frugal.memory import in_fresh_process
-from frugal.sft import offered
+from frugal.sft import offered, shards
 from frugal.sft.bench_step import arms_of
 from frugal.sft.cases import Training
 from frugal.sft.offered import Method, Subject
@@ -33,7 +33,7 @@ def results(machine: Device, say: Say, shard: str, sft: Mapping[str, object], ph
     if "pareto" in sft["experiments"]:
         wanted += [("pareto", each) for each in offered.step_subjects("pareto", sft, machine.kind)]
     for experiment, subject in wanted:
-        if not offered.in_shard(shard, subject):
+        if not shards.has_memory(shard, subject):
             continue
         training = Training(subject, photographs, machine.kind, sft["seed"])
         if experiment == "memory":

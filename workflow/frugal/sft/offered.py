@@ -14,7 +14,12 @@ MIB = 2**20
 
 STEPS = ("sizes", "pareto", "tile_rate", "streaming")
 COUNTED = ("memory", "largest", "macs", "prediction", "exactness", "training")
-COUNTED_JOB = "counted"  # of all of them
+# Of each network for a pixel: multiply-adds of a forward pass, and bytes that an untiled float32 step keeps. A test
+# compares them with frugal.memory.MacCounter and frugal.sft.saved_bytes.
+PIXEL = {
+    "vgg16": (305_856, 1456), "vgg16_bn": (305_856, 2536), "darknet19": (55_624, 558), "darknet19_bn": (55_624, 918),
+    "resnet18": (36_144, 442), "resnet34": (73_008, 642), "resnet50": (81_458, 1712), "unet_small": (35_408, 784),
+}  # fmt: skip
 OURS = ("tiled_1seg", "tiled", "tiles", "strips", "planned")  # `tiles` in `exactness` alone
 BUDGETED = ("tiled", "strips", "planned")
 COMPILED = ("compile", "activation_budget")
@@ -112,9 +117,9 @@ def subjects(sft: Mapping[str, object], kind: str) -> Iterator[Subject]:
         for precision in precisions(sft, kind):
             for last in layouts(sft, precision):
                 for place in sft["inputs"]:
-                    for size in sizes(sft, network):
-                        for batch in sft["batch_sizes"]:
-                            yield _subject(sft, network, batch, size, precision, last, place)
+                    squares = [(batch, size, size) for size in sizes(sft, network) for batch in sft["batch_sizes"]]
+                    for shape in dict.fromkeys((*map(tuple, sft["beside"]), *squares)):
+                        yield _subject(sft, network, shape, precision, last, place)
 
 
 def largest_subjects(sft: Mapping[str, object], kind: str) -> Iterator[Subject]:
@@ -126,8 +131,10 @@ def largest_subjects(sft: Mapping[str, object], kind: str) -> Iterator[Subject]:
     yield from found.values()
 
 
-def _subject(sft: Mapping[str, object], network: str, batch: int, size: int, precision: str, last: bool, place: str):
-    return Subject(network, sft["width_divisor"], batch, size, size, precision, last, place, norms(sft, network))
+def _subject(
+    sft: Mapping[str, object], network: str, shape: tuple[int, int, int], precision: str, last: bool, place: str
+) -> Subject:
+    return Subject(network, sft["width_divisor"], *shape, precision, last, place, norms(sft, network))
 
 
 def norms(sft: Mapping[str, object], network: str) -> str:
@@ -254,51 +261,13 @@ def step_subjects(experiment: str, sft: Mapping[str, object], kind: str) -> list
     return found
 
 
-def shards(sft: Mapping[str, object], kind: str) -> list[str]:
-    """Names of the jobs that time steps, one session each: in `smoke` one does all, so that little time goes to starts.
-
-    Elsewhere `<experiment>-<network>-<precision>-<size>`: each stays within minutes on a GPU, and is finished or done
-    again by itself.
-    """
-    asked = [name for name in STEPS if name in sft["experiments"]]
-    if sft["preset"] == "smoke":
-        return ["all"] if asked else []
-    return list(dict.fromkeys(shard(name, each) for name in asked for each in step_subjects(name, sft, kind)))
-
-
-def shard(experiment: str, subject: Subject) -> str:
-    return f"{experiment}-{subject.network}-{subject.precision}-{subject.h}"
-
-
-def of_shard(name: str, sft: Mapping[str, object], kind: str) -> list[tuple[str, Subject]]:
-    """(experiment, case) of a job."""
-    asked = [experiment for experiment in STEPS if experiment in sft["experiments"]]
-    return [
-        (experiment, each)
-        for experiment in asked
-        for each in step_subjects(experiment, sft, kind)
-        if name in ("all", shard(experiment, each))
-    ]
-
-
-def counted_jobs(sft: Mapping[str, object], kind: str) -> list[tuple[str, str]]:
-    """(job, shard) of what is not timed: a job an experiment, on a GPU `memory` and `largest` a shard a network.
-
-    In `smoke` one job, COUNTED_JOB, has all experiments: most of each would be its start.
-    """
-    asked = [name for name in COUNTED if name in sft["experiments"]]
-    if sft["preset"] == "smoke":
-        return [(COUNTED_JOB, "all")] if asked else []
-    parts = [f"{network}-{precision}" for network in sft["networks"] for precision in precisions(sft, kind)]
-    split = ("memory", "largest") if kind == "cuda" else ()
-    return [(name, shard) for name in asked for shard in (parts if name in split else ["all"])]
-
-
-def counted_in(job: str, sft: Mapping[str, object]) -> list[str]:
-    """The experiments of a job of `counted_jobs`."""
-    return [name for name in COUNTED if name in sft["experiments"]] if job == COUNTED_JOB else [job]
-
-
-def in_shard(name: str, subject: Subject) -> bool:
-    """Whether a shard of `counted_jobs` has a case."""
-    return name in ("all", f"{subject.network}-{subject.precision}")
+def arm_count(experiment: str, sft: Mapping[str, object], subject: Subject, kind: str) -> int:
+    """How many arms a timed case has at most."""
+    if experiment == "sizes":
+        return len(methods(sft, subject, kind))
+    if experiment == "pareto":
+        beside = len(baselines(sft, subject, kind))
+        return beside + pareto_count(sft, beside)
+    if experiment == "tile_rate":
+        return len(rate_methods(sft, subject, kind))
+    return 1 + len(prefetches(sft))

@@ -14,7 +14,7 @@ import torch
 from frugal import provenance
 from frugal.clock import SystemClock
 from frugal.records import Measurement, canonical_json, case_id, write_job
-from frugal.sft import offered
+from frugal.sft import shards
 from frugal.sft.errors import BudgetError, SftError
 from frugal.sft.offered import Method, Subject
 from frugal.timing import device_of
@@ -86,7 +86,7 @@ def write(
     out: str | Path,
     say: Say = print,
 ) -> None:
-    """Run a shard of a job (frugal.sft.offered.counted_jobs) and write its job file (frugal.records) to `out`.
+    """Run a shard of a job (frugal.sft.shards.counted) and write its job file (frugal.records) to `out`.
 
     experiment: the job's name. sft: that section of the configuration (frugal.config.sft). photographs: the folder of
     the images. device: the device file, whose machine computes. Raises FrugalError where this machine is another one.
@@ -101,7 +101,7 @@ def write(
         config_json=config_json, campaign_id=campaign_id,
     )  # fmt: skip
     rows: list[Measurement] = []
-    for each in offered.counted_in(experiment, sft):
+    for each in shards.experiments(experiment, sft):
         module, _, name = EXPERIMENTS[each].partition(":")
         source = provenance.source_hash(module)
         found: Iterable[Result] = getattr(importlib.import_module(module), name)(machine, say, shard, sft, photographs)
