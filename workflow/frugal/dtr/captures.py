@@ -14,10 +14,12 @@ from frugal import provenance
 from frugal.dtr.budget import Budget
 from frugal.dtr.capture import capture_log
 from frugal.dtr.costs import SAMPLES, CostTable
+from frugal.dtr.errors import BudgetError
 from frugal.dtr.logs import Log, read_log
 from frugal.dtr.offered import Subject
 from frugal.dtr.programs import Program, program
 from frugal.memory import in_fresh_process
+from frugal.timing.flags import flags
 
 Say = Callable[[str], None]
 NOMINAL = "flops"
@@ -79,9 +81,10 @@ def write(
 def capture(network: str, sizes: Mapping[str, int], folder: str, device: str, seed: int) -> None:
     """Write a program's log and costs; on the meta device, where nothing can be timed, with nominal costs."""
     made = program(network, sizes, device, seed)
-    table = _nominal(made) if device == "meta" else _measured(made)
-    made.begin()
-    log = capture_log(made.model, made.inputs, made.loss, cost=table, steps=1, name=network)
+    with flags(tf32=False, autotune=False):
+        table = _nominal(made) if device == "meta" else _measured(made)
+        made.begin()
+        log = capture_log(made.model, made.inputs, made.loss, cost=table, steps=1, name=network)
     metadata = {
         **log.metadata, "cost_source": NOMINAL if device == "meta" else "measured", "seed": str(seed),
         "sizes": ",".join(f"{key}={value}" for key, value in sizes.items()),
@@ -106,5 +109,8 @@ def _nominal(made: Program) -> CostTable:
 
 def _step(budget: Budget, made: Program) -> None:
     made.begin()
-    with budget:
-        made.loss(budget.wrap(made.model)(*made.inputs)).backward()
+    try:
+        with budget:
+            made.loss(budget.wrap(made.model)(*made.inputs)).backward()
+    except BudgetError as problem:  # without a budget: the device's memory ran out
+        raise MemoryError(str(problem)) from None

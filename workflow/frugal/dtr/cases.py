@@ -1,7 +1,7 @@
 """What DTR's campaign measures: its experiments, their cases (axes) and arms, as the rows name them.
 
-Programs. `graph` is the name of a network (frugal.dtr.programs), whose step this machine captured (origin `captured`),
-or of a published log (origin `published`: resnet32, inceptionv4, transformer, lstm, treelstm; only where the mirror has
+Programs. `network` names a network (frugal.dtr.programs), whose step this machine captured (origin `captured`), or that
+of a published log (origin `published`: resnet32, inceptionv4, transformer, lstm, treelstm; only where the mirror has
 it). A captured program's axes are network, batch and the network's own sizes (h, w; seq; depth; hidden; …), the same in
 every experiment; of a published one network and origin alone. The columns network, n, h and w repeat them.
 
@@ -11,9 +11,9 @@ int(peak × ratio). In every arm arm_json says `budget_bytes`. Arms are `<method
 | experiment | its cases | axes beside those of the program | arms | metrics (unit) |
 |---|---|---|---|---|
 | simulate | one log in the simulator | origin | <heuristic>@ratio=…[,dealloc=ignore or banish][,e_star=lazy or cached][,seed=…] (a heuristic of frugal.dtr.HEURISTICS; absent keys: dealloc evict, e_star maintained, no seed: it draws no lots); plain | overhead, tensor_accesses, heuristic_evals, remats, evictions (1), peak (B); of plain peak (B: ratio 1.0), constants, bottleneck, smallest (B: below it no schedule exists), time_compute (s), operators, storages (1) |
-| chain | the unit chain and its backward pass | layers, bound (2sqrt, sqrt, log2: the budget ⌈2√n⌉, ⌈√n⌉, ⌈log₂ n⌉ units); graph chain | h_dtr, h_dtr_eq, h_local, h_lru, h_size; chen_sqrt, revolve@slots=-2 and -3 (beside the bound), milp where layers is small | remats_per_layer, operations_per_layer (1: first runs among them) |
-| adversary | the graph that an adversary makes against a heuristic | layers (N), bound (B); graph adversary | h_dtr, h_dtr_eq, h_local, h_lru | remats_per_layer (1) |
-| static | one graph, views collapsed, at one budget | origin, ratio; of a chain layers; graph | h_dtr, h_dtr_eq, h_lru, chen_sqrt, chen_greedy, revolve, milp, lp_rounding, lp_bound | overhead (1), peak (B; not of lp_bound); arm_json of milp: `bound`, `gap` |
+| chain | the unit chain and its backward pass | layers, bound (2sqrt, sqrt, log2: the budget ⌈2√n⌉, ⌈√n⌉, ⌈log₂ n⌉ units); network chain | h_dtr, h_dtr_eq, h_local, h_lru, h_size; chen_sqrt, chen_greedy, revolve, and milp where layers is small | remats_per_layer, operations_per_layer (1: first runs among them) |
+| adversary | the graph that an adversary makes against a heuristic | layers (N), bound (B, units); network adversary (job `chain`) | h_dtr, h_dtr_eq, h_local, h_lru | remats_per_layer (1) |
+| static | one graph, views collapsed, at one budget | origin (captured, published, made), ratio; of network chain layers | h_dtr, h_dtr_eq, h_lru, and all of frugal.dtr.static.METHODS: chen_sqrt, chen_sqrt_linear, chen_greedy, chen_greedy_linear, revolve, milp, lp_rounding, lp_bound | overhead (1), peak (B; not of lp_bound); arm_json has `bound` (as an overhead), `gap`, and of milp `optimal` |
 | budgets | timed steps | | plain, dtr (no budget), dtr@budget=<ratio> | time (s), regime wall |
 | arms | timed steps | group (eager, compiled) | plain, dtr@budget=…, and a user's: the methods of frugal.dtr.methods | time (s), regime wall |
 | operators | timed: many operators of one class on 8 elements, forward and backward | class, ops (dispatched in a step) | plain, dtr | time (s) of all, regime wall |

@@ -1,4 +1,5 @@
-"""Experiment `chain`: the chain of the paper's theorem under budgets of order √n and log n, and an adversary.
+"""Experiments `chain` and `adversary`: the chain of the paper's theorem under budgets of order √n and log n, and the
+programs that an adversary makes against each heuristic.
 
 Costs and sizes are 1: a budget is a number of values, and what is run again is counted in layers.
 """
@@ -9,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from frugal.dtr import offered
+from frugal.dtr.adversaries import adversary
 from frugal.dtr.count_simulate import fault_of
 from frugal.dtr.logs import Log, chain
 from frugal.dtr.offered import Subject
@@ -29,7 +31,7 @@ LIMIT = 51.0
 
 
 def results(machine: Device, say: Say, shard: str, dtr: Mapping[str, object], logs: str) -> Iterator[Result]:
-    """Every length and bound; the optimum where the chain is short."""
+    """Every length and bound, with the optimum where the chain is short; then the adversary."""
     for layers in offered.chain_layers(dtr):
         log = chain(layers)
         for bound in offered.CHAIN_BOUNDS:
@@ -38,8 +40,12 @@ def results(machine: Device, say: Say, shard: str, dtr: Mapping[str, object], lo
             say(f"chain of {layers} layers, {budget} values")
             for name in offered.CHAIN_HEURISTICS:
                 yield _simulated(subject, name, log, budget, layers)
-            for name in ("chen_sqrt", "chen_greedy", *(["milp"] if layers <= offered.MILP_LAYERS else [])):
+            for name in (*offered.CHAIN_PLANNERS, *(["milp"] if layers <= offered.MILP_LAYERS else [])):
                 yield _planned(subject, name, log, budget, layers, float(dtr["solver_s"]))
+    for layers, budget in offered.adversaries(dtr):
+        say(f"{layers} operators of an adversary, {budget} values")
+        for name in offered.ADVERSARY_HEURISTICS:
+            yield _opposed(name, layers, budget)
 
 
 def _simulated(subject: Subject, name: str, log: Log, budget: int, layers: int) -> Result:
@@ -57,6 +63,16 @@ def _planned(subject: Subject, name: str, log: Log, budget: int, layers: int, so
         return _result(subject, name, "baseline", settings, fault=Fault(plan.status, one_line(plan.reason)))
     values = _values(plan.cost_ns - graph.base_cost, graph.base_cost, layers)
     return _result(subject, name, "baseline", settings, values=values)
+
+
+def _opposed(name: str, layers: int, budget: int) -> Result:
+    """A heuristic on the program that is made against it; nothing is run again in the best order."""
+    found = simulate(adversary(layers, budget, name), name, budget, overhead_limit=math.inf)
+    subject = Subject("adversary", (("layers", layers),)).having(bound=budget)
+    return Result(
+        experiment="adversary", axes=subject.axes(), columns=subject.columns(), arm=name, role="ours",
+        settings={"budget_bytes": budget}, metrics=METRICS[:1], values={METRICS[0]: found.remats / layers},
+    )  # fmt: skip
 
 
 def _values(remats: int, first_runs: int, layers: int) -> dict[str, float]:

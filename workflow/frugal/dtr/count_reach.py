@@ -26,9 +26,9 @@ SHARE = 0.95  # of a GPU's cap: the budget of `dtr`, the rest being the allocato
 def results(machine: Device, say: Say, shard: str, dtr: Mapping[str, object], logs: str) -> Iterator[Result]:
     """Each program of the shard, cap and arm."""
     for subject, grows, high in offered.reach_subjects(dtr, machine.kind):
-        if shard not in ("all", subject.network):
-            continue
         for cap_gib in dtr["caps_gib"]:
+            if shard not in ("all", offered.reach_shard(subject, cap_gib)):
+                continue
             cap = min(int(cap_gib * GIB), machine.memory_bytes) if machine.kind == "cuda" else int(cap_gib * GIB)
             for method in offered.reach_methods(dtr, subject):
                 found = _result(machine, subject, grows, high, cap, cap_gib, method, dtr)
@@ -54,6 +54,7 @@ def _result(
         step_size = max(1, high // PROBES)
         if not on_gpu:
             return _fields(max_size(_counting(subject, grows, cap, method, dtr), step_size, high, step_size), {})
+        step(program(subject.network, dict(subject.sizes), "meta", 0), method, None, "h_dtr_eq")  # Unsupported, at once
         given = _given(subject, grows, cap, method, dtr)
         found = max_size(cuda_probe("frugal.dtr.probe:grown_step", given, cap), step_size, high, step_size)
         return _fields(found, _time(subject, grows, cap, given, found.size))

@@ -81,11 +81,12 @@ CHAIN_LAYERS = {"smoke": (8, 64, 128, 256)}  # else:
 CHAIN_LAYERS_MORE = (8, 16, 64, 128, 256, 512, 1024, 2048, 4096)
 CHAIN_BOUNDS = ("2sqrt", "sqrt", "log2")
 CHAIN_HEURISTICS = ("h_dtr", "h_dtr_eq", "h_local", "h_lru", "h_size")
+CHAIN_PLANNERS = ("chen_sqrt", "chen_greedy", "revolve")
 MILP_LAYERS = 16  # a chain's, up to which the optimum is looked for
 ADVERSARY_BUDGETS = {"smoke": (4, 8)}  # units; else:
 ADVERSARY_BUDGETS_MORE = (4, 8, 16, 32)
 ADVERSARY_LAYERS = {"smoke": 256}  # N; else:
-ADVERSARY_LAYERS_MORE = 4096
+ADVERSARY_LAYERS_MORE = 1024
 ADVERSARY_HEURISTICS = ("h_dtr", "h_dtr_eq", "h_local", "h_lru")
 RESIDENCY_LAYERS = 80
 
@@ -342,6 +343,11 @@ def reach_subjects(dtr: Mapping[str, object], kind: str) -> list[tuple[Subject, 
     return found
 
 
+def reach_shard(subject: Subject, cap_gib: float) -> str:
+    """The job of a program under a cap: `transformer-12gib`."""
+    return f"{subject.network}-{cap_gib:g}gib"
+
+
 def reach_methods(dtr: Mapping[str, object], subject: Subject) -> list[Method]:
     """Arms of `reach`, eager ones: what is compiled would be compiled anew for each size."""
     eager = [Method(m.name) for m in arm_methods(dtr, subject, "eager", "cuda") if m.name not in ("plain", "dtr")]
@@ -366,7 +372,8 @@ def counted_shards(experiment: str, dtr: Mapping[str, object], kind: str) -> lis
     if experiment == "static":
         return ["chains", *(f"{each.network}-{CAPTURED}" for each in static_subjects(dtr, kind))]
     if experiment == "reach":
-        return list(dict.fromkeys(each.network for each, _, _ in reach_subjects(dtr, kind)))
+        subjects_of = [each for each, _, _ in reach_subjects(dtr, kind)]
+        return list(dict.fromkeys(reach_shard(each, cap) for each in subjects_of for cap in dtr["caps_gib"]))
     return list(dtr["networks"])
 
 

@@ -82,7 +82,7 @@ def grown_step(
     made = program(network, {**sizes, grows: size}, device, seed)
     arm = step(made, Method(method, settings), None, heuristic)
     clock, times = clock or SystemClock(), []
-    with flags(tf32=False):
+    with flags(tf32=False, autotune=False):
         for number in range(WARM_STEPS + steps if steps else 1):
             began = _now(clock, device)
             try:
@@ -120,7 +120,9 @@ def _deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     with ExitStack() as after:
         after.callback(torch.use_deterministic_algorithms, before[0], warn_only=before[1])
-        after.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        after.enter_context(flags(tf32=False, autotune=False))
+        after.callback(setattr, torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
+        torch.backends.cudnn.deterministic = True
         yield
 
 
@@ -189,16 +191,17 @@ def allocator_moments(
     heuristic: str,
     moments: int,
 ) -> dict[str, object]:
-    """{moment: [bytes allocated, reserved, largest hole]} over one step on a GPU, in process order."""
+    """`moments`: so many times [bytes allocated, reserved, largest hole] over one step on a GPU."""
     made = program(network, sizes, "cuda", seed)
     arm = step(made, Method(method, settings), captures.read(network, logs), heuristic)
-    arm.run(0)
     counting = _Watch(0)
-    with counting:
+    with flags(tf32=False, autotune=False):
         arm.run(0)
-    watch = _Watch(max(1, counting.operators // moments))
-    with watch:
-        arm.run(0)
+        with counting:
+            arm.run(0)
+        watch = _Watch(max(1, counting.operators // moments))
+        with watch:
+            arm.run(0)
     return {"moments": watch.seen[:moments]}
 
 
