@@ -33,7 +33,8 @@ from frugal.dtr.static import StaticGraph, StaticPlan, cheapest
 MOST_NODES, MOST_RELAXED = 200, 65
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 ROUNDED_BUDGET = 0.9  # of the budget, for the relaxation that is rounded: rounding up needs room
-_OPTIMAL, _TIME, _INFEASIBLE = 0, 1, 2  # OptimizeResult.status
+_OPTIMAL, _INFEASIBLE = 0, 2  # OptimizeResult.status
+_BOUND_S = 4  # of the time, for a bound that may show that a known schedule is the optimum
 _TRIES = 3
 
 
@@ -186,37 +187,44 @@ class _Program:
 
 
 def plan_milp(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: float) -> StaticPlan:
-    """The optimum, or what was found in time, with the solver's bound; at most as dear as Chen's and Revolve's."""
+    """The optimum, or what was found in time, with a bound; at most as dear as Chen's and Revolve's."""
     refused = _refused(graph, "milp", budget)
     if refused:
         return refused
+    bound = lower_bound(graph, budget, time_limit_s=min(_BOUND_S, time_limit_s), gap=gap)
+    if bound is None:
+        return StaticPlan("milp", budget, "oom", "no schedule fits into the budget")
     known = [plan_chen(graph, name, budget) for name in ("chen_sqrt", "chen_greedy", "chen_greedy_linear")]
     known.append(plan_revolve(graph, budget))
-    known = sorted((plan for plan in known if plan.status == "ok"), key=lambda plan: (plan.cost_ns, plan.peak_bytes))
-    program, bound, asked = _Program(graph), None, budget
+    best = min((plan for plan in known if plan.status == "ok"), key=lambda plan: plan.cost_ns, default=None)
+    program, asked = _Program(graph), budget
     for _ in range(_TRIES):
-        most = known[0].cost_ns if known else None
+        if best is not None and _distance(best.cost_ns, bound) <= gap:
+            break
+        most = None if best is None else best.cost_ns
         found = program.solve(asked, whole=True, time_limit_s=time_limit_s, gap=gap, most=most)
-        if bound is None and found.get("mip_dual_bound") is not None:  # later tries have another budget
-            bound = in_ns(graph, found.mip_dual_bound)
+        if asked == budget and found.get("mip_dual_bound") is not None:
+            bound = max(bound, in_ns(graph, found.mip_dual_bound))
         if found.x is None:
+            if best is None and found.status == _INFEASIBLE:
+                return StaticPlan("milp", budget, "oom", "no frontier-advancing schedule fits into the budget")
             break
         plan = cheapest(graph, "milp", budget, [program.runs(found.x)])
         if plan.status == "ok":
-            known.append(plan)
+            best = plan if best is None or plan.cost_ns < best.cost_ns else best
             break
         asked = int(asked * (1 - 10 * TOLERANCE)) - 1  # the solver's tolerance is bytes here: ask for a little less
-    if not known:
-        if found.status == _INFEASIBLE:
-            return StaticPlan("milp", budget, "oom", "no frontier-advancing schedule fits into the budget")
-        return StaticPlan("milp", budget, "timeout", f"no schedule was found in {time_limit_s:g} s", bound_ns=bound)
-    best = min(known, key=lambda plan: plan.cost_ns)
-    reason = "" if found.status == _OPTIMAL else f"not solved to the end in {time_limit_s:g} s"
-    distance = None if bound is None else (best.cost_ns - bound) / max(1, best.cost_ns)
-    return replace(
-        best, method="milp", reason=reason, bound_ns=bound, gap=distance,
-        optimal=found.status == _OPTIMAL and distance is not None and distance <= gap + 2 * TOLERANCE,
-    )  # fmt: skip
+    late = f"not solved to the end in {time_limit_s:g} s"
+    if best is None:
+        return StaticPlan("milp", budget, "timeout", late, bound_ns=bound)
+    distance = _distance(best.cost_ns, bound)
+    optimal = distance <= gap + 2 * TOLERANCE
+    reason = "" if optimal else late
+    return replace(best, method="milp", reason=reason, bound_ns=bound, gap=distance, optimal=optimal)
+
+
+def _distance(cost: int, bound: int) -> float:
+    return (cost - bound) / max(1, cost)
 
 
 def plan_rounding(graph: StaticGraph, budget: int, *, time_limit_s: float, gap: float) -> StaticPlan:
