@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 LANES = 16  # numbers of a vector: one register of AVX-512, two of AVX2, four of NEON or SSE
 COLUMNS, CHANNELS = 6, 32  # of a block of sums
-TILE = 36  # rows and columns of a task's tile, before its maximum
+TILE = 24, 96  # rows and columns of a task's tile, before its maximum: lines of a cache are written whole
 
 _INDEX, _NUMBER = ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
@@ -159,7 +159,7 @@ def _layer(values, strides, weights, bias, channels, padded, q, rows, cols, bloc
         for row in range(rows):
             for col in range(0, cols, COLUMNS):
                 for a in range(q):
-                    for b in range(q):
+                    for b in range(min(q, -(-q * (cols - col) // COLUMNS))):
                         place = (q * row + a) * row_stride + (q * col + b * COLUMNS) * column_stride
                         at = (a * q + b) * COLUMNS * CHANNELS
                         sum_block(
@@ -231,17 +231,17 @@ def run(times, x, w1, b1, w2, b2, middle, y, sizes, pools, kind, fused):
     q1, q2 = pools
     mid_height, mid_width = height // q1, width // q1
     mid_padded, out_padded = len(b1), len(b2)
-    across = -(-mid_width // TILE)
-    tiles = -(-mid_height // TILE) * across
+    across = -(-mid_width // TILE[1])
+    tiles = -(-mid_height // TILE[0]) * across
     for _ in range(times):
         for half in range(1 if fused else 2):
             part = 0 if fused else half + 1  # both layers, the first, the second
             for task in numba.prange(images * tiles):
                 image, tile = task // tiles, task % tiles
                 halo = 0 if part == 1 else 1
-                top, left = tile // across * TILE - halo, tile % across * TILE - halo
-                rows = min(TILE, mid_height - top - halo) + 2 * halo
-                cols = min(TILE, mid_width - left - halo) + 2 * halo
+                top, left = tile // across * TILE[0] - halo, tile % across * TILE[1] - halo
+                rows = min(TILE[0], mid_height - top - halo) + 2 * halo
+                cols = min(TILE[1], mid_width - left - halo) + 2 * halo
                 block = np.empty(4 * COLUMNS * CHANNELS, np.float32)
                 # Blocks of columns read beyond the last one: what they sum there is not used.
                 buffer = np.empty((rows * cols + 3 * COLUMNS) * mid_padded, np.float32)
