@@ -206,7 +206,7 @@ def test_make_targets_that_are_named_exist():
 def test_figures_named_are_those_that_are_drawn():
     from frugal.figures import NAMES
 
-    named = re.findall(r"`((?:cusnn|sft|method)_\w+)`", TEXT[ROOT / "docs" / "output.md"])
+    named = re.findall(r"`((?:cusnn|sft|dtr|method)_\w+)`", TEXT[ROOT / "docs" / "output.md"])
     assert set(named) == set(NAMES)
 
 

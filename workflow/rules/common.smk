@@ -127,10 +127,25 @@ DTR_KEYS = {
     "reach": (*DTR_CASES, *DTR_ARMS, "caps_gib"),
     "fragmentation": (*DTR_CASES, "heuristic"),
 }
+DTR_FIGURES = [
+    "dtr_pareto",
+    "dtr_ablation",
+    "dtr_dealloc",
+    "dtr_accesses",
+    "dtr_chain",
+    "dtr_static",
+    "dtr_prototype",
+    "dtr_predicted_measured",
+    "dtr_arms",
+    "dtr_reach",
+    "dtr_overhead",
+    "dtr_fragmentation",
+]
 METHOD_FIGURES = ["method_equal", "method_noise"]
 FIGURES = [
     *(CUSNN_FIGURES if "cusnn" in CONFIG.systems else []),
     *(SFT_FIGURES if "sft" in CONFIG.systems else []),
+    *(DTR_FIGURES if "dtr" in CONFIG.systems else []),
     *(METHOD_FIGURES if "method" in CONFIG.systems else []),
 ]
 

@@ -39,6 +39,18 @@ NAMES = (
     "sft_streaming",
     "sft_trajectory",
     "sft_kernel",
+    "dtr_pareto",
+    "dtr_ablation",
+    "dtr_dealloc",
+    "dtr_accesses",
+    "dtr_chain",
+    "dtr_static",
+    "dtr_prototype",
+    "dtr_predicted_measured",
+    "dtr_arms",
+    "dtr_reach",
+    "dtr_overhead",
+    "dtr_fragmentation",
     "method_equal",
     "method_noise",
 )
@@ -52,6 +64,8 @@ def figure(name: str, frames: Frames) -> Figure:
         return _cusnn(name, frames)
     if name.startswith("sft_"):
         return _sft(name, frames)
+    if name.startswith("dtr_"):
+        return _dtr(name, frames)
     if name.startswith("method_"):
         return _method(name, frames)
     raise _unknown(name)
@@ -115,6 +129,38 @@ def _sft(name: str, frames: Frames) -> Figure:
             return sft.trajectory(measurements)
         case "sft_kernel":
             return sft.kernel(measurements)
+    raise _unknown(name)
+
+
+def _dtr(name: str, frames: Frames) -> Figure:
+    from frugal.figures import dtr
+
+    measurements = frames.measurements
+    match name:
+        case "dtr_pareto":
+            return dtr.pareto(measurements)
+        case "dtr_ablation":
+            return dtr.ablation(measurements)
+        case "dtr_dealloc":
+            return dtr.dealloc(measurements)
+        case "dtr_accesses":
+            return dtr.accesses(measurements)
+        case "dtr_chain":
+            return dtr.chain(measurements)
+        case "dtr_static":
+            return dtr.static(measurements)
+        case "dtr_prototype":
+            return dtr.prototype(measurements, published.load("dtr"))
+        case "dtr_predicted_measured":
+            return dtr.predicted_measured(measurements)
+        case "dtr_arms":
+            return dtr.arms(measurements)
+        case "dtr_reach":
+            return dtr.reach(measurements)
+        case "dtr_overhead":
+            return dtr.overhead(measurements)
+        case "dtr_fragmentation":
+            return dtr.fragmentation(measurements)
     raise _unknown(name)
 
 

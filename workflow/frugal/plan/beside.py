@@ -33,7 +33,7 @@ JOB_S = {
     "dtr_reach": 3.0,
 }
 # Of frugal.figures.NAMES, which imports matplotlib; a test compares.
-FIGURES = {"cusnn": 11, "sft": 10, "dtr": 0, "method": 2}
+FIGURES = {"cusnn": 11, "sft": 10, "dtr": 12, "method": 2}
 BUILT_BYTES = 100_000  # of one kernel: PTX, cubin, report
 FIGURE_BYTES = 600_000  # PNG, SVG, PDF
 SAMPLE_BYTES = 15  # of a row of `samples` in a compressed file, of which there are two: a job's, and the table
