@@ -106,6 +106,19 @@ def test_recorded_windows_under_autocast_with_frozen_weights(monkeypatch):
     assert all(torch.equal(plain[name], ours[name]) for name in plain)
 
 
+def test_a_recording_that_fails_after_its_first_runs_adds_nothing(monkeypatch):
+    def fails(run, device, pool):
+        run()
+        raise graphs.CannotRecord("the device is busy")
+
+    monkeypatch.setattr(graphs, "record", fails)
+    model, size = chain(), (1, 3, 48, 48)
+    run = tiled(model, size, (3, 3), graphs=True)
+    ours, plain = (step(each, image(*size, dtype=torch.float32)) for each in (run, tiled(model, size, (3, 3))))
+    assert all(torch.equal(plain[name], ours[name]) for name in plain)
+    assert run.unrecorded == {"_8": "the device is busy"}
+
+
 def test_what_cannot_be_recorded_runs_without(caplog):
     model, size = chain(), (1, 3, 48, 48)
     run = tiled(model, size, (3, 3), graphs=True)

@@ -238,11 +238,12 @@ class Pass:
                     total.add_(grad)
 
         before = [None if total is None else total.clone() for total in self.sums]
-        replay = record(run, next(iter(own.values())).device, self.graphs.pool)
-        for total, value in zip(self.sums, before, strict=True):
-            if total is not None:
-                total.copy_(value)  # without what the runs before the recording have added
-        return Recorded(replay, own, of_output, results)
+        try:
+            return Recorded(record(run, next(iter(own.values())).device, self.graphs.pool), own, of_output, results)
+        finally:
+            for total, value in zip(self.sums, before, strict=True):
+                if total is not None:
+                    total.copy_(value)  # without what the runs before the recording have added
 
 
 def refusal(work: Work) -> str | None:
