@@ -50,7 +50,7 @@ def test_every_rule_leaves_its_rows(tmp_path):
     campaign.configure(**SMALL, dtr=LITTLE | {"caps_gib": [2**-10]})
     rows = rows_of(campaign, "dtr")
     counted = {"simulate", "chain", "static", "memory", "reach"}
-    assert {row["experiment"] for row in rows} == counted | {"budgets", "arms", "operators", "simulator"}
+    assert {row["experiment"] for row in rows} == counted | {"adversary", "budgets", "arms", "operators", "simulator"}
     for row in rows:
         if row["experiment"] in ("budgets", "arms"):
             assert row["status"] in ("ok", "unstable"), row["reason"]  # on a machine that others use too

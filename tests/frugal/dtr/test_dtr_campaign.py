@@ -14,6 +14,7 @@ from frugal import config, provenance, records
 from frugal.config.dtr_section import DtrNetwork
 from frugal.dtr import (
     bench_runtime,
+    bench_step,
     captures,
     cases,
     count_chain,
@@ -41,6 +42,7 @@ from frugal.timing.case import ARMS_MAX
 CPU = SimpleNamespace(kind="cpu", memory_bytes=2**34)
 PRESETS = ("smoke", "quick", "sweep", "headline")
 KINDS = ("cpu", "cuda")
+QUICK = ("resnet32", "unet", "lstm", "transformer")
 
 
 def section(preset="smoke", **given):
@@ -103,7 +105,10 @@ def test_published_budgets_are_asked_for_at_published_sizes_alone():
         assert ("dtr@budget=0.38" in arms) == there
 
 
-@pytest.mark.parametrize("network", sorted(set(offered.SIZES["small"]) - {"resnet1202"}))  # which is slow to build
+@pytest.mark.parametrize(
+    "network",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in offered.SIZES["small"]],
+)
 def test_a_plan_knows_what_a_step_takes(network):
     made = programs.program(network, offered.SIZES["small"][network], "meta", 0)
     live = LiveBytes(collect=False)
@@ -115,6 +120,29 @@ def test_a_plan_knows_what_a_step_takes(network):
     assert count.total == macs
     # The planned peak is that of a step without a counter of multiply-adds, which holds a value or two longer.
     assert live.peak_total == pytest.approx(peak, rel=0.1)
+
+
+def test_a_plan_counts_what_a_session_times(logs):
+    cfg = config.load({"systems": ["dtr"], "dtr": {"networks": ["lstm", "resnet32"]}})
+    made = [arms for _, arms in bench_step.cases(CPU, {}, print, shard="all", dtr=config.dtr(cfg), logs=logs)]
+    planned = dtr_work.dtr(cfg, "cpu")
+    assert sorted(map(len, made)) == sorted(len(case.arms) for case in planned.experiments["all"])
+    assert planned.side_jobs == 1 + 5  # captures, and each counted experiment of a CPU
+    assert planned.side_processes == 0 < dtr_work.dtr(cfg, "cuda").side_processes
+
+
+def test_timed_arms_give_plain_pytorchs_gradients(logs):
+    dtr = section(networks=["lstm"], budgets=[0.7], experiments=["arms"])
+    ((case, arms),) = bench_step.cases(CPU, {}, print, shard="all", dtr=dtr, logs=logs)
+    given = case.inputs(0, "timed")
+    right = case.reference(given)
+    assert [arm.name for arm in arms] == ["plain", "dtr@budget=0.7", "checkpoint_blocks", "save_on_cpu"]
+    for arm in arms:
+        found = arm.prepare(given).run()
+        assert [torch.equal(a.double(), b.y) for a, b in zip(found, right, strict=True)] == [True] * len(right)
+    assert arms[1].settings["budget_bytes"] == captures.read("lstm", logs).budget_bytes(0.7)
+    other = arms[0].prepare(case.inputs(0, "recheck")).run()
+    assert not torch.equal(other[1].double(), right[1].y)
 
 
 # ---- programs --------------------------------------------------------------------------------------------------------

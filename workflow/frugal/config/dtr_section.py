@@ -52,7 +52,7 @@ class Dtr(Section):
     network and the device have."""
 
     caps_gib: list_of(Annotated[float, Field(gt=0)]) | None = Field(None, examples=[[4.0, 12.0]])
-    """The memory under which `reach` searches, in GiB; one beyond the GPU's means all of it; null: 8 MiB in `smoke`,
+    """The memory under which `reach` searches, in GiB; one beyond the GPU's means all of it; null: 4 MiB in `smoke`,
     12 in `quick`, 12, 24 and 48 in `sweep`, 4, 8, 12, 24, 48 and 1024 in `headline`."""
 
     solver_s: Annotated[float, Field(gt=0)] | None = Field(None, examples=[60.0])

@@ -103,7 +103,7 @@ _DTR_SMALL = ["resnet32", "unet", "lstm", "treelstm", "transformer"]
 _DTR_BUDGETS = [1.0, 0.8, 0.6, 0.5, 0.4, 0.3]
 DTR_PRESETS = {
     "smoke": {
-        "networks": _DTR_SMALL, "budgets": [0.8, 0.5], "draws": 3, "caps_gib": [2**-7], "solver_s": 1.0,
+        "networks": _DTR_SMALL, "budgets": [0.8, 0.5], "draws": 3, "caps_gib": [2**-8], "solver_s": 1.0,
         "methods": ["checkpoint_blocks", "save_on_cpu"],
     },
     "quick": {

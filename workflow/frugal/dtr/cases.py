@@ -34,12 +34,11 @@ for each tensor that is there. `results/dtr/reach.csv` lists `reach`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
-from torch._inductor import config as inductor
 
 from frugal.dtr import methods
 from frugal.dtr.budget import Budget
@@ -128,15 +127,20 @@ def _managed(made: Program, budget: Budget, turn: int) -> Tensor:
 
 def _free(made: Program, forward: Callable[..., Tensor], compiled: bool, turn: int) -> Tensor:
     made.begin(turn)
-    # compiled code draws other random numbers than plain PyTorch unless it is told not to
-    same_numbers = inductor.patch(fallback_random=True) if compiled else nullcontext()
-    with same_numbers:
+    with _same_numbers() if compiled else nullcontext():
         try:
             loss = made.loss(forward(*made.inputs_of(turn)))
         except Unsupported as problem:
             raise arms.Unsupported(str(problem)) from None
         loss.backward()
     return loss.detach()
+
+
+def _same_numbers() -> AbstractContextManager:
+    """Compiled code draws other random numbers than plain PyTorch unless it is told not to."""
+    from torch._inductor import config  # takes a second
+
+    return config.patch(fallback_random=True)
 
 
 def outputs(made: Program, loss: Tensor) -> list[Tensor]:
