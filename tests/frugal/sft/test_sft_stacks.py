@@ -9,6 +9,7 @@ import torch
 from exactness import distances, image, peak, step, untiled
 from torch import nn
 
+from frugal.models import build
 from frugal.sft import Plan, PlanError, SegmentedSequential, graphs
 from frugal.sft.dryrun import Settings, dry_run, on_meta
 from frugal.sft.graph import trace
@@ -46,6 +47,14 @@ def test_a_stack_is_of_one_shape_and_every_tile_is_in_one(grid, most, in_rows):
     assert (found == sorted(found)) == in_rows
     for stack in tiles.stacks:
         assert len({(shape_of(row), shape_of(column)) for row, column in stack}) == 1
+
+
+@pytest.mark.parametrize(("net", "side", "tiles"), [("vgg16", 4096, 8), ("darknet19", 4000, 7), ("resnet50", 7168, 5)])
+def test_tiles_larger_than_the_halo_have_nine_shapes_at_most(net, side, tiles):
+    model = on_meta(build(net).eval())
+    plan = Plan.manual(model, (1, 3, side, side), tiles=[(tiles, tiles)])
+    (run,) = (step.run for step in schedule(trace(model), plan).steps)
+    assert len({(shape_of(row), shape_of(column)) for stack in run.stacks for row, column in stack}) == 9
 
 
 @pytest.mark.parametrize(
