@@ -81,7 +81,9 @@ def test_every_case_that_is_not_timed_is_in_one_shard():
     ours = section("headline")
     names = [shard for job, shard in shards.counted(ours, "cuda") if job == "memory"]
     for each in offered.subjects(ours, "cuda"):
-        assert sum(shards.has_memory(name, each) for name in names) == 1
+        assert sum(shards.has_memory(name, "memory", each) for name in names) == 1
+    for each in offered.step_subjects("pareto", ours, "cuda"):
+        assert sum(shards.has_memory(name, "pareto", each) for name in names) == 1
     names = [shard for job, shard in shards.counted(ours, "cuda") if job == "largest"]
     for each in offered.largest_subjects(ours, "cuda"):
         assert [sum(shards.has_largest(name, each, cap) for name in names) for cap in ours["caps_gib"]] == [1] * 4

@@ -33,7 +33,7 @@ def results(machine: Device, say: Say, shard: str, sft: Mapping[str, object], ph
     if "pareto" in sft["experiments"]:
         wanted += [("pareto", each) for each in offered.step_subjects("pareto", sft, machine.kind)]
     for experiment, subject in wanted:
-        if not shards.has_memory(shard, subject):
+        if not shards.has_memory(shard, experiment, subject):
             continue
         training = Training(subject, photographs, machine.kind, sft["seed"])
         if experiment == "memory":

@@ -1,4 +1,4 @@
-"""Which jobs SFT's campaign is cut into: each stays within ten minutes on a GPU, and is done again by itself.
+"""Which jobs SFT's campaign is cut into: small ones, each of which is finished or done again by itself.
 
 Read while planning: no torch.
 """
@@ -75,7 +75,7 @@ def too_long(method: Method, subject: Subject, kind: str) -> bool:
 
 def counted(sft: Mapping[str, object], kind: str) -> list[tuple[str, str]]:
     """(job, shard) of what is not timed: a job an experiment; on a GPU `memory` has a shard a network, precision and
-    size, `largest` one a network, precision and cap.
+    size, and one for each case of `pareto`, `largest` one a network, precision and cap.
 
     In `smoke` one job, COUNTED_JOB, has all experiments: most of each would be its start.
     """
@@ -85,6 +85,9 @@ def counted(sft: Mapping[str, object], kind: str) -> list[tuple[str, str]]:
     parts = {name: ["all"] for name in asked}
     if kind == "cuda":
         parts["memory"] = list(dict.fromkeys(_label(each) for each in offered.subjects(sft, kind)))
+        if "pareto" in sft["experiments"]:
+            cases = offered.step_subjects("pareto", sft, kind)
+            parts["memory"] += dict.fromkeys(f"pareto-{_label(each)}" for each in cases)
         parts["largest"] = [
             f"{network}-{precision}-{cap:g}"
             for network in sft["networks"]
@@ -99,9 +102,9 @@ def experiments(job: str, sft: Mapping[str, object]) -> list[str]:
     return [name for name in COUNTED if name in sft["experiments"]] if job == COUNTED_JOB else [job]
 
 
-def has_memory(shard: str, subject: Subject) -> bool:
-    """Whether a shard of `memory` has a case."""
-    return shard in ("all", _label(subject))
+def has_memory(shard: str, experiment: str, subject: Subject) -> bool:
+    """Whether a shard of `memory` has a case, its own or one of `pareto`."""
+    return shard in ("all", ("pareto-" if experiment == "pareto" else "") + _label(subject))
 
 
 def has_largest(shard: str, subject: Subject, cap_gib: float) -> bool:
