@@ -19,7 +19,6 @@ from frugal.jobs.counted import Result, Say, attempted
 from frugal.memory import Fit, LiveBytes, MaxSize, cuda_probe, in_fresh_process, max_size
 from frugal.timing import Device
 
-PROBES = 128  # sizes between none and the greatest: seven steps of bisection
 SHARE = 0.95  # of a GPU's cap: the budget of `dtr`, the rest being the allocator's
 
 
@@ -51,7 +50,7 @@ def _result(
     )  # fmt: skip
 
     def searched() -> dict[str, object]:
-        step_size = max(1, high // PROBES)
+        step_size = offered.reach_step(dtr, high)
         if not on_gpu:
             return _fields(max_size(_counting(subject, grows, cap, method, dtr), step_size, high, step_size), {})
         step(program(subject.network, dict(subject.sizes), "meta", 0), method, None, "h_dtr_eq")  # Unsupported, at once

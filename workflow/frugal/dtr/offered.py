@@ -96,7 +96,7 @@ STATIC_HEURISTICS = ("h_dtr", "h_dtr_eq", "h_lru")
 STATIC_CHAINS = {"smoke": (8,)}  # layers; else:
 STATIC_CHAINS_MORE = (8, 12, 16, 32)
 
-ARM_BUDGETS = (0.8, 0.5, 0.3)  # of dtr beside what a user would take, in `arms`; in `smoke` the section's budgets
+ARM_BUDGETS = (0.8, 0.5, 0.3)  # of dtr beside what a user would take, in `arms`; in `smoke` the section's first
 GROUPS = {"eager": ("checkpoint_blocks", "checkpoint_sqrt", "selective_matmul", "selective_sdpa", "save_on_cpu"),
           "compiled": ("activation_budget",)}  # fmt: skip
 COMPILED = GROUPS["compiled"]
@@ -118,6 +118,8 @@ REACH = {
     "resnet32": ("batch", 64, 4096),
 }
 REACH_SMOKE = ("lstm",)
+REACH_PROBES = {"smoke": 16}  # sizes between none and the greatest; else:
+REACH_PROBES_MORE = 128
 MOMENTS = 64
 FRAGMENTED_BUDGETS = (0.8, 0.5, 0.3)
 
@@ -255,7 +257,7 @@ def arm_methods(dtr: Mapping[str, object], subject: Subject, group: str, kind: s
             others.append(Method(name))
     if not others:
         return []
-    shares = dtr["budgets"] if dtr["preset"] == "smoke" else ARM_BUDGETS
+    shares = dtr["budgets"][:1] if dtr["preset"] == "smoke" else ARM_BUDGETS
     return [Method("plain"), *(Method("dtr", {"budget": share}) for share in shares), *others]
 
 
@@ -341,6 +343,11 @@ def reach_subjects(dtr: Mapping[str, object], kind: str) -> list[tuple[Subject, 
         if name == "transformer" and not smoke:  # published at two lengths
             found.append((subject(dtr, name, kind).grown("seq", 256), key, large))
     return found
+
+
+def reach_step(dtr: Mapping[str, object], high: int) -> int:
+    """Between two sizes that are tried."""
+    return max(1, high // REACH_PROBES.get(str(dtr["preset"]), REACH_PROBES_MORE))
 
 
 def reach_shard(subject: Subject, cap_gib: float) -> str:
