@@ -14,13 +14,7 @@ from frugal.figures.dtr.prototype import UNLIMITED
 from frugal.figures.dtr.prototype import published as of_paper
 
 PAPERS = published.load("dtr")
-EXPERIMENTS = {
-    "dtr_pareto": "simulate", "dtr_ablation": "simulate", "dtr_dealloc": "simulate", "dtr_accesses": "simulate",
-    "dtr_chain": "chain", "dtr_static": "static", "dtr_prototype": "budgets, memory",
-    "dtr_predicted_measured": "budgets, memory", "dtr_arms": "arms, budgets, memory", "dtr_reach": "reach",
-    "dtr_overhead": "operators, memory", "dtr_fragmentation": "fragmentation",
-}  # fmt: skip
-NAMES = tuple(EXPERIMENTS)
+NAMES = tuple(name for name in figures.NAMES if name.startswith("dtr_"))
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +65,6 @@ def dashes(axes, label):
 # ---- all of them -----------------------------------------------------------------------------------------------------
 
 
-def test_every_figure_of_dtr_is_tested():
-    assert [name for name in figures.NAMES if name.startswith("dtr_")] == list(NAMES)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_fits_its_page(name, drawn):
     layout_is_sound(drawn[name])
@@ -84,7 +74,7 @@ def test_every_figure_fits_its_page(name, drawn):
 def test_without_rows_a_figure_says_what_to_type(name, without_rows):
     said = words(figures.figure(name, without_rows))
     assert "neither on this machine nor in a recorded campaign" in said
-    assert f'snakemake --cores all --config "dtr={{experiments: [{EXPERIMENTS[name]}]}}" -- dtr' in said
+    assert programs.COMMAND in said
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,6 +82,18 @@ def test_where_all_failed_the_figure_says_how(name, all_failed):
     said = words(figures.figure(name, all_failed))
     assert "not drawn" in said
     assert "died of SIGSEGV" in said
+
+
+def test_steps_timed_in_two_threads_and_counted_in_one_stand_together(tmp_path):
+    def campaign(folder):
+        rows = [row | {"run_id": "A" if row["metric"] == "time" else "C"} for row in budgets.steps("A")]
+        invented.write(folder, rows, (), [invented.run("A", "cpu"), invented.run("C", "cpu", threads=1)])
+
+    found = invented.frames(tmp_path, local=campaign).measurements
+    assert found["machine"].nunique() == 2
+    assert set(programs.of(found, ("budgets", "memory"), "time", "peak_total")["machine"]) == {
+        "this machine (Intel Xeon 8481C, 2 threads)"
+    }
 
 
 def test_an_unknown_figure_of_dtr_is_answered_with_the_names(campaigns):

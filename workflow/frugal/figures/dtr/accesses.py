@@ -30,11 +30,11 @@ def accesses(measurements: pd.DataFrame) -> Figure:
     drawn = usable(found[found["metric"] == "tensor_accesses"])
     if drawn.empty:
         empty = "No log has been simulated yet, neither on this machine nor in a recorded campaign."
-        return programs.nothing(TITLE, found, "simulate", empty)
+        return programs.nothing(TITLE, found, empty)
     notes = [
         "e*: what would have to be computed again. Maintained: sets of neighbours kept up to date, as published; "
         "searched: a fresh search a candidate; cached: searched again only where it changed.",
-        *programs.missing(found, drawn, "simulate"),
+        *programs.missing(found, drawn),
     ]
     return programs.compose(
         TITLE, programs.panels(drawn), _draw, handles=programs.line_handles(LOOKS), said=_said, notes=notes,

@@ -25,12 +25,12 @@ def arms(measurements: pd.DataFrame) -> Figure:
     drawn = _points(over_sessions(found))
     if drawn.empty:
         empty = "No step has been measured in memory and time yet, neither on this machine nor in a recorded campaign."
-        return programs.nothing(TITLE, found, "arms, budgets, memory", empty)
+        return programs.nothing(TITLE, found, empty)
     timed = found[found["metric"] == "time"]
     notes = [
         "Peak: what PyTorch's allocator handed out at most; on a CPU, bytes of tensors that lived at once. Parameters "
         "and gradients are in it. Left and low is better.",
-        *programs.missing(programs.by_program(timed), programs.by_program(drawn), "arms, budgets, memory"),
+        *programs.missing(programs.by_program(timed), programs.by_program(drawn)),
     ]
     looks = style.looks(drawn["method"], programs.METHODS)
     return programs.compose(

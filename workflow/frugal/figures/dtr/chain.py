@@ -36,7 +36,7 @@ def chain(measurements: pd.DataFrame) -> Figure:
     drawn = usable(found)
     if drawn.empty:
         empty = "No chain has been simulated yet, neither on this machine nor in a recorded campaign."
-        return programs.nothing(TITLE, found, "chain", empty)
+        return programs.nothing(TITLE, found, empty)
     chains = drawn[drawn["experiment"] == "chain"]
     parts = [part for name in BOUNDS if len(part := chains[chains["bound"] == name])]
     opposed = drawn[drawn["experiment"] == "adversary"]
@@ -45,7 +45,7 @@ def chain(measurements: pd.DataFrame) -> Figure:
     notes = [
         "Every layer and value costs 1; a run that needs more than 100 remats a layer is ended. The adversary, who "
         "watches a heuristic, asks for what it has just evicted; the best order of the same program repeats nothing.",
-        *programs.missing(found, drawn, "chain"),
+        *programs.missing(found, drawn),
     ]
     looks = style.looks(drawn["method"], LOOKS)
     return programs.compose(

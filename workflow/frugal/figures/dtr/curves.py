@@ -77,7 +77,7 @@ def _figure(title: str, measurements: pd.DataFrame, found: pd.DataFrame, looks: 
             by: tuple[str, ...], dashed: bool = False) -> Figure:  # fmt: skip
     drawn = usable(found)
     if drawn.empty:
-        return programs.nothing(title, found, "simulate", _EMPTY)
+        return programs.nothing(title, found, _EMPTY)
     bands = _bands(measurements)
     working = found[found["case_id"].isin(drawn["case_id"])]
     parts = [own for own in programs.panels(working, by) if (own["status"] == "ok").any()]
@@ -96,7 +96,7 @@ def _figure(title: str, measurements: pd.DataFrame, found: pd.DataFrame, looks: 
 
     return programs.compose(
         title, parts, draw, handles=handles, said=_said, xlabel="budget ÷ unbudgeted peak",
-        notes=[_BANDS, *programs.missing(found, drawn, "simulate")],
+        notes=[_BANDS, *programs.missing(found, drawn)],
         height=1.9,
     )  # fmt: skip
 

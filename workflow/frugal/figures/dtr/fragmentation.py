@@ -29,12 +29,12 @@ def fragmentation(measurements: pd.DataFrame) -> Figure:
     drawn = usable(found)
     if drawn.empty:
         empty = "No allocator has been watched yet, neither on this machine nor in a recorded campaign; it takes a GPU."
-        return programs.nothing(TITLE, found, "fragmentation", empty)
+        return programs.nothing(TITLE, found, empty)
     drawn = drawn.assign(within=pd.to_numeric(drawn["budget"]).fillna(0.0))
     # a free block of 0 bytes is a value too: what is shown follows from moments that have one
     notes = [
         "Reserved: what CUDA's caching allocator took from the device. Allocated: what of it tensors hold.",
-        *programs.missing(found[found["metric"] == "allocated"], drawn, "fragmentation"),
+        *programs.missing(found[found["metric"] == "allocated"], drawn),
     ]
     handles = [Line2D([], [], color=look.colour, label=look.label) for look in LOOKS.values()]
     handles.append(Line2D([], [], color=style.MUTED, linestyle=(0, (4, 2)), label="with expandable segments"))

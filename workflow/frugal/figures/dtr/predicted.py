@@ -44,7 +44,7 @@ def predicted_measured(measurements: pd.DataFrame) -> Figure:
     drawn = _pairs(over_sessions(found))
     if drawn.empty:
         empty = "No step has been predicted and measured yet, neither on this machine nor in a recorded campaign."
-        return programs.nothing(TITLE, found, "budgets, memory", empty)
+        return programs.nothing(TITLE, found, empty)
     looks = _looks(drawn)
 
     def draw(axes: Axes, own: pd.DataFrame) -> None:
@@ -53,9 +53,7 @@ def predicted_measured(measurements: pd.DataFrame) -> Figure:
     notes = [
         "The simulator runs the captured log under the same budget. It knows operators alone: the runtime's own time "
         "counts as an error of the prediction here.",
-        *programs.missing(
-            programs.by_program(found[found["arm"] != "dtr"]), programs.by_program(drawn), "budgets, memory"
-        ),
+        *programs.missing(programs.by_program(found[found["arm"] != "dtr"]), programs.by_program(drawn)),
     ]
     return programs.compose(
         TITLE, programs.panels(drawn, ("pair",)), draw, handles=[style.handle(look) for look in looks.values()],

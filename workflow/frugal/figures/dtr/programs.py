@@ -15,7 +15,7 @@ from frugal.figures import style, told
 from frugal.figures.frames import in_machine_order
 from frugal.figures.style import Look
 
-COMMAND = "snakemake --cores all dtr"
+COMMAND = "snakemake --cores all --config systems=[dtr] -- dtr"  # what measures all that the figures show
 HEURISTICS = {
     "h_dtr": Look("h_dtr", "#D55E00", "o"),
     "h_dtr_eq": Look("h_dtr_eq", "#E69F00", "D"),
@@ -52,11 +52,8 @@ def of(measurements: pd.DataFrame, experiment: str | Sequence[str], *metrics: st
     none), `program` (network and sizes as text), `origin`, and `axes`, the case's as a mapping.
     """
     wanted = [experiment] if isinstance(experiment, str) else list(experiment)
-    rows = measurements[
-        (measurements["system"] == "dtr")
-        & measurements["experiment"].isin(wanted)
-        & measurements["metric"].isin(metrics)
-    ]
+    rows = _on_one_machine(measurements[measurements["system"] == "dtr"])
+    rows = rows[rows["experiment"].isin(wanted) & rows["metric"].isin(metrics)]
     axes = [json.loads(text) if isinstance(text, str) else {} for text in rows["axes_json"]]
     settings = [settings_of(arm) for arm in rows["arm"]]
     return rows.assign(
@@ -153,7 +150,7 @@ def line_handles(looks: Mapping[str, Look], linestyle: str = "solid") -> list[Li
     return handles
 
 
-def missing(found: pd.DataFrame, drawn: pd.DataFrame, experiment: str) -> list[str]:
+def missing(found: pd.DataFrame, drawn: pd.DataFrame) -> list[str]:
     """Notes on what is not drawn, by machine, with the reasons of the records; and what to type."""
     lines = []
     here = set(_marks(drawn))
@@ -164,7 +161,7 @@ def missing(found: pd.DataFrame, drawn: pd.DataFrame, experiment: str) -> list[s
         why = told.reasons(marks[~marks["case_id"].isin(here)].assign(reason=lambda rows: _short(rows["reason"])), 2)
         because = f" (reasons in the records: {why})" if why else ""
         lines.append(f"{machine[0].upper()}{machine[1:]}: {text}{because}." if text else "")
-    return [*lines, told.nothing_here(found, command(experiment)) if len(found) else ""]
+    return [*lines, told.nothing_here(found, COMMAND) if len(found) else ""]
 
 
 def by_program(rows: pd.DataFrame) -> pd.DataFrame:
@@ -177,14 +174,17 @@ def times(value: float, _position: int | None = None) -> str:
     return f"{value:.3g}×"
 
 
-def nothing(title: str, found: pd.DataFrame, experiment: str, empty: str) -> Figure:
+def nothing(title: str, found: pd.DataFrame, empty: str) -> Figure:
     """The figure for rows of which none can be drawn."""
-    return told.nothing(title, found, "cases", empty, command(experiment))
+    return told.nothing(title, found, "cases", empty, COMMAND)
 
 
-def command(experiment: str) -> str:
-    """What to type to measure one of DTR's experiments."""
-    return f'snakemake --cores all --config "dtr={{experiments: [{experiment}]}}" -- dtr'
+def _on_one_machine(rows: pd.DataFrame) -> pd.DataFrame:
+    """Steps are timed in several threads and counted in one: `machine` is the former's, so that both are compared."""
+    if rows.empty:
+        return rows
+    of_device = rows.groupby(["device_key", rows["recorded"].fillna("")])["machine"]
+    return rows.assign(machine=of_device.transform("max"))  # "1 thread" sorts before "2 threads" and "16 threads"
 
 
 def _marks(rows: pd.DataFrame) -> pd.Series:

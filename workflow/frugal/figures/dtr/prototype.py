@@ -38,7 +38,7 @@ def prototype(measurements: pd.DataFrame, papers: pd.DataFrame) -> Figure:
     points = _points(joined)
     if points.empty:
         empty = "No step under a budget has been timed yet, neither on this machine nor in a recorded campaign."
-        return programs.nothing(TITLE, found, "budgets, memory", empty)
+        return programs.nothing(TITLE, found, empty)
     parts = programs.panels(points)
     shown = published(papers, points["network"].unique())
     timed = found[(found["metric"] == "time") & (found["method"] == "dtr")]
@@ -46,7 +46,7 @@ def prototype(measurements: pd.DataFrame, papers: pd.DataFrame) -> Figure:
         "Bars are counted by the runtime in one step of its own, marks are timed steps. At ∞: no budget, all that the "
         "runtime itself costs."
         + (" Hollow: published, Titan V 12 GB, launch-blocking; shown, never judged." if len(shown) else ""),
-        *programs.missing(timed, points, "budgets, memory"),
+        *programs.missing(timed, points),
     ]
     with style.context():
         size = (style.WIDTH, 1.3 + 2.2 * len(parts) + style.note_height(notes))

@@ -29,14 +29,14 @@ def reach(measurements: pd.DataFrame) -> Figure:
     drawn = good[good["metric"] == "max_size"].drop_duplicates(["machine", "case_id", "arm"])
     if drawn.empty:
         empty = "No largest size has been searched yet, neither on this machine nor in a recorded campaign."
-        return programs.nothing(TITLE, found, "reach", empty)
+        return programs.nothing(TITLE, found, empty)
     keys = ["machine", "case_id", "arm"]
     times = good[good["metric"] == "time_per_sample"].drop_duplicates(keys, keep="last")
     drawn = drawn.merge(times[[*keys, "value"]].rename(columns={"value": "seconds"}), on=keys, how="left")
     notes = [
         "Found by bisection, a whole step at each size. The cap is emulated: PyTorch's allocator may hand out so much; "
         "without a GPU bytes of live tensors are counted and nothing is timed. ≥: the search ended at its own limit.",
-        *programs.missing(found[found["metric"] == "max_size"], drawn, "reach"),
+        *programs.missing(found[found["metric"] == "max_size"], drawn),
     ]
     looks = style.looks(drawn["method"], programs.METHODS)
     return programs.compose(

@@ -27,12 +27,12 @@ def overhead(measurements: pd.DataFrame) -> Figure:
     parts = [part for of in (_added, _searched) for part in programs.panels(of(found), ("what",))]
     if not parts:
         empty = "The runtime has not been timed by operators yet, neither on this machine nor in a recorded campaign."
-        return programs.nothing(TITLE, found, "operators, memory", empty)
+        return programs.nothing(TITLE, found, empty)
     drawn = pd.concat(parts)
     notes = [
         "Added: time of the step under DTR less the plain step's, over the operators dispatched. Search: of what the "
         "runtime counts in a step, operators included.",
-        *programs.missing(found[found["arm"] != "plain"], drawn, "operators, memory"),
+        *programs.missing(found[found["arm"] != "plain"], drawn),
     ]
     heights = [0.8 + 0.22 * len(own) for own in parts]
     with style.context():

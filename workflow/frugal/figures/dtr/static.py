@@ -37,11 +37,11 @@ def static(measurements: pd.DataFrame) -> Figure:
     drawn = usable(found)
     if drawn[drawn["method"] != BOUND].empty:
         empty = "No graph has been planned yet, neither on this machine nor in a recorded campaign."
-        return programs.nothing(TITLE, found, "static", empty)
+        return programs.nothing(TITLE, found, empty)
     notes = [
         "Views are one with what they are views of; sizes and costs are the log's. The MILP's best is the optimum only "
         "where its solver says so in the time it has; else the optimum lies between the bound and the best.",
-        *programs.missing(found, drawn, "static"),
+        *programs.missing(found, drawn),
     ]
     looks = style.looks(drawn.loc[drawn["method"] != BOUND, "method"], LOOKS)
     shade = Patch(facecolor=_SHADE, label="the optimum lies here")
