@@ -403,6 +403,9 @@ def test_python_of_the_docs_runs(page, results):
             "untiled, 147 MiB would wait for the backward pass",
             "epoch 1: loss ",
             "the smallest that works is ",
+            "80% of the peak: ok, ",
+            "step 2: loss ",
+            " short: give a larger budget or a smaller batch",
         ],
     }
     assert [text for text in expected[page.name] if text not in done.stdout] == []
