@@ -155,6 +155,12 @@ def test_files_of_the_library_are_small():
     assert [relative(path) for path in LIBRARY if len(path.read_text("utf-8").splitlines()) >= 400] == []
 
 
+def test_files_of_tests_have_names_of_their_own():
+    # pytest imports them by their names alone
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name not in ("__init__.py", "conftest.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 # ---- what no committed file holds ------------------------------------------------------------------------------------
 
 
