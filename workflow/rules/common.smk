@@ -306,6 +306,12 @@ def timing_threads(wildcards):
 # ---- records and figures ---------------------------------------------------------------------------------------------
 
 
+def checkpoint_files():
+    """What the checkpoints of this campaign write."""
+    sources = ["data/availability.json"] if set(CONFIG.systems) - {"method"} else []
+    return [*sources, *expand("<results>/device/{label}.json", label=LABELS)]
+
+
 def raw_files(wildcards):
     """Every file of rows that this campaign makes; which of SFT's, depends on the machines that measure."""
     files = []

@@ -3,7 +3,10 @@
 
 rule aggregate:
     input:
-        raw_files,
+        # Snakemake takes a checkpoint whose file it finds up to date as run only if it knows of it from the start: one that
+        # it meets after another has run would stay open, and its file's own name stand in for what it tells.
+        checkpoints=ancient(checkpoint_files()),
+        raw=raw_files,
     output:
         runs="<results>/runs.parquet",
         measurements="<results>/measurements.parquet",

@@ -7,7 +7,7 @@ with job(snakemake) as say:
 
     from frugal.aggregate import aggregate
 
-    report = aggregate(snakemake.input, Path(snakemake.output.runs).parent)
+    report = aggregate(snakemake.input.raw, Path(snakemake.output.runs).parent)
     for line in report.details:
         print(line)
     say(report.summary)
