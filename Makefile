@@ -63,7 +63,7 @@ lint: $(STAMP) ## ruff, snakefmt, snakemake --lint, generated files in step
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m frugal.docs --check
 
-test: $(STAMP) lint ## lint and tests, two at a time (20 minutes on 2 cores)
+test: $(STAMP) lint ## lint and tests, two at a time (27 minutes on 2 cores)
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slow: $(STAMP) ## the long checks of what quick tests check too
