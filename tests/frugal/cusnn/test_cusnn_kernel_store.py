@@ -14,6 +14,7 @@ import torch
 from frugal.cusnn import kernel_store
 from frugal.cusnn.kernel_store import KernelStore, NotReady, build_variant, file_name
 from frugal.errors import FrugalError
+from kernels import cache
 from kernels.build import BuildReport, read_report
 from kernels.sparse import Variant
 
@@ -33,7 +34,7 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         Path(f"{prefix}.json").write_text(json.dumps(report | {"source_sha256": source.sha256}))
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(kernel_store, "build", build)
+    monkeypatch.setattr(cache, "build", build)
     monkeypatch.setattr(kernel_store.launch, "load", lambda prefix: object())
     return made
 
@@ -50,7 +51,7 @@ def test_a_variant_is_built_once_into_the_cache(builds: list[Path], tmp_path: Pa
 
 def test_another_source_or_compiler_is_another_build(builds: list[Path], monkeypatch: pytest.MonkeyPatch):
     first = build_variant(VARIANT, "9.0")
-    monkeypatch.setattr(kernel_store, "tools", lambda: {"numba": "0"})
+    monkeypatch.setattr(cache, "tools", lambda: {"numba": "0"})
     assert build_variant(VARIANT, "9.0") not in (first, build_variant(Variant("v3_ballot", th=4), "9.0"))
     assert len(builds) == 3
 

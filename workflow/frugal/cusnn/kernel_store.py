@@ -8,20 +8,14 @@ while a CUDA graph is captured: there a first use is refused, so that a pass bef
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-import logging
-import os
 from pathlib import Path
 
 import torch
 
 from frugal.errors import FrugalError
-from kernels import launch
-from kernels.build import BuildError, build, read_report, tools
+from kernels import cache, launch
+from kernels.cache import file_name
 from kernels.sparse import Variant, Workspace, parse
-
-log = logging.getLogger(__name__)
 
 
 class NotReady(FrugalError, RuntimeError):
@@ -37,23 +31,7 @@ def build_variant(variant: str | Variant, capability: str | None = None, folder:
     """
     variant = parse(variant) if isinstance(variant, str) else variant
     capability = capability or _capability(_current_device())
-    source = variant.source(capability)
-    folder = Path(folder) if folder is not None else cache_folder() / _key(source.sha256)
-    prefix = folder / file_name(variant.name, capability)
-    if not _is_built(prefix, source.sha256):
-        log.info("building kernel %s for compute capability %s", variant.name, capability)
-        build(source, capability, prefix)
-    return prefix
-
-
-def cache_folder() -> Path:
-    """Where the library keeps built kernels: `frugal/kernels` in $XDG_CACHE_HOME, else in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frugal" / "kernels"
-
-
-def file_name(variant: str, capability: str) -> str:
-    """A built kernel's file name without suffix, as the rule `build_kernel` has it."""
-    return f"{variant}.sm_{capability.replace('.', '')}"
+    return cache.built(variant.source(capability), capability, None if folder is None else Path(folder))
 
 
 class KernelStore:
@@ -102,7 +80,7 @@ class KernelStore:
     def _prefix(self, variant: str) -> Path:
         if self.folder is not None:
             given = self.folder / file_name(variant, self.capability)
-            if _is_built(given, parse(variant).source(self.capability).sha256):
+            if cache.is_built(given, parse(variant).source(self.capability).sha256):
                 return given
         return build_variant(variant, self.capability)
 
@@ -137,16 +115,3 @@ def _current_device() -> torch.device:
 
 def _capability(device: torch.device) -> str:
     return "{}.{}".format(*torch.cuda.get_device_capability(device))
-
-
-def _is_built(prefix: Path, source_sha256: str) -> bool:
-    """Whether a whole build of this very source lies there; a report is written last, so it stands for all three."""
-    try:
-        return read_report(prefix).source_sha256 == source_sha256
-    except BuildError:
-        return False
-
-
-def _key(source_sha256: str) -> str:
-    """A folder for what one source gives with the installed tools: another compiler gets another."""
-    return hashlib.sha256(json.dumps([source_sha256, tools()]).encode()).hexdigest()[:16]
