@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from frugal import provenance
 from frugal.jobs import counted
-from frugal.jobs.counted import Say
+from frugal.jobs.counted import Result, Say
+from frugal.timing import Device
 
 UNITS = {
     "peak": "B", "constants": "B", "bottleneck": "B", "smallest": "B", "time_compute": "s",
@@ -52,14 +52,18 @@ def write(
     LogError for a log that is damaged.
     """
     module, _, name = EXPERIMENTS[experiment].partition(":")
-    results = getattr(importlib.import_module(module), name)
+    source, results = provenance.source_hash(module), getattr(importlib.import_module(module), name)
+
+    def found(machine: Device) -> Iterator[tuple[str, Result]]:
+        for result in results(machine, say=say, shard=shard, dtr=dtr, logs=str(logs)):
+            yield source, result
+
     counted.write(
-        partial(results, say=say, shard=shard, dtr=dtr, logs=str(logs)),
+        found,
         system="dtr",
         experiment=experiment,
         units=UNITS,
         higher_is_better=HIGHER_IS_BETTER,
-        source_hash=provenance.source_hash(module),
         seed=int(dtr["seed"]),
         device=device,
         preset=preset,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from frugal import provenance
 from frugal.clock import SystemClock
@@ -15,6 +16,7 @@ from frugal.timing import Device, device_of
 from frugal.timing.faults import Fault, fault_of
 
 Say = Callable[[str], None]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +41,8 @@ class Result:
     reason: str | None = None
 
 
-def attempted(
-    result: Result, body: Callable[[], Mapping[str, object]], fault: Callable[[Exception], Fault] = fault_of
-) -> Result:
-    """The result with the fields that `body` gives, or with the fault that its exception is."""
+def attempted(result: R, body: Callable[[], Mapping[str, object]], fault: Callable[[Exception], Fault] = fault_of) -> R:
+    """The result (a dataclass with a field `fault`) with the fields that `body` gives, or its exception's fault."""
     try:
         return dataclasses.replace(result, **body())
     except Exception as error:
@@ -50,13 +50,12 @@ def attempted(
 
 
 def write(
-    found: Callable[[Device], Iterable[Result]],
+    found: Callable[[Device], Iterable[tuple[str, Result]]],
     *,
     system: str,
     experiment: str,
     units: Mapping[str, str],
     higher_is_better: tuple[str, ...] = (),
-    source_hash: str,
     seed: int,
     device: str | Path,
     preset: str,
@@ -67,7 +66,7 @@ def write(
     out: str | Path,
     say: Say = print,
 ) -> None:
-    """Write the results that `found(machine)` gives as a job file (frugal.records) to `out`.
+    """Write what `found(machine)` gives, (source hash, result), as a job file (frugal.records) to `out`.
 
     experiment: the job's, in `runs`. units: of metrics, where they are not "1". device: the device file, whose machine
     computes. Raises FrugalError where this machine is another one.
@@ -83,8 +82,12 @@ def write(
         machine, experiment=experiment, preset=preset, session=0, sessions_planned=1, threads=threads,
         config_json=config_json, campaign_id=campaign_id,
     )  # fmt: skip
-    common = {"run_id": run.run_id, "system": system, "source_hash": source_hash, "log": log, "seed": seed}
-    rows = [row for result in found(machine) for row in _rows(result, common, units, higher_is_better)]
+    common = {"run_id": run.run_id, "system": system, "log": log, "seed": seed}
+    rows = [
+        row
+        for source, result in found(machine)
+        for row in _rows(result, {**common, "source_hash": source}, units, higher_is_better)
+    ]
     run.finished_at = clock.now()
     run.wall_s = (clock.ns() - started) * 1e-9
     write_job(out, run, rows, {})

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from frugal import provenance
-from frugal.clock import SystemClock
-from frugal.records import Measurement, canonical_json, case_id, write_job
+from frugal.jobs import counted
+from frugal.jobs.counted import Say
 from frugal.sft import shards
 from frugal.sft.errors import BudgetError, SftError
 from frugal.sft.offered import Method, Subject
-from frugal.timing import device_of
+from frugal.timing import Device
 from frugal.timing.faults import Fault, fault_of, one_line
-
-Say = Callable[[str], None]
 
 UNITS = {
     "peak_live": "B", "peak_total": "B", "peak_allocated": "B", "peak_reserved": "B", "workspace": "B",
@@ -61,14 +55,13 @@ class Result:
 
 def attempted(result: Result, body: Callable[[], Mapping[str, object]]) -> Result:
     """The result with the fields that `body` gives, or with the fault that its exception is."""
-    try:
-        return dataclasses.replace(result, **body())
-    except BudgetError as problem:
-        return dataclasses.replace(result, fault=Fault("oom", one_line(str(problem))))
-    except SftError as problem:
-        return dataclasses.replace(result, fault=Fault("unsupported", one_line(str(problem))))
-    except Exception as error:
-        return dataclasses.replace(result, fault=fault_of(error))
+    return counted.attempted(result, body, _fault)
+
+
+def _fault(error: Exception) -> Fault:
+    if isinstance(error, BudgetError):
+        return Fault("oom", one_line(str(error)))
+    return Fault("unsupported", one_line(str(error))) if isinstance(error, SftError) else fault_of(error)
 
 
 def write(
@@ -91,70 +84,54 @@ def write(
     experiment: the job's name. sft: that section of the configuration (frugal.config.sft). photographs: the folder of
     the images. device: the device file, whose machine computes. Raises FrugalError where this machine is another one.
     """
-    clock = SystemClock()
-    started = clock.ns()
-    provenance.check_device(device)
-    machine = device_of(json.loads(Path(device).read_text(encoding="utf-8")))
-    torch.set_num_threads(threads)
-    run = provenance.collect(
-        machine, experiment=experiment, preset=preset, session=0, sessions_planned=1, threads=threads,
-        config_json=config_json, campaign_id=campaign_id,
-    )  # fmt: skip
-    rows: list[Measurement] = []
-    for each in shards.experiments(experiment, sft):
-        module, _, name = EXPERIMENTS[each].partition(":")
-        source = provenance.source_hash(module)
-        found: Iterable[Result] = getattr(importlib.import_module(module), name)(machine, say, shard, sft, photographs)
-        rows += [row for result in found for row in _rows(result, run.run_id, source, log, int(sft["seed"]))]
-    run.finished_at = clock.now()
-    run.wall_s = (clock.ns() - started) * 1e-9
-    write_job(out, run, rows, {})
-    faults = sum(row.status != "ok" for row in rows)
-    say(
-        f"{experiment}: {len(rows)} rows"
-        + (f", {faults} of them of what does not fit or is not supported" * bool(faults))
+
+    def found(machine: Device) -> Iterator[tuple[str, counted.Result]]:
+        for each in shards.experiments(experiment, sft):
+            module, _, name = EXPERIMENTS[each].partition(":")
+            source = provenance.source_hash(module)
+            for result in getattr(importlib.import_module(module), name)(machine, say, shard, sft, photographs):
+                yield source, _plain(result)
+
+    counted.write(
+        found,
+        system="sft",
+        experiment=experiment,
+        units=UNITS,
+        higher_is_better=HIGHER_IS_BETTER,
+        seed=int(sft["seed"]),
+        device=device,
+        preset=preset,
+        threads=threads,
+        config_json=config_json,
+        campaign_id=campaign_id,
+        log=log,
+        out=out,
+        say=say,
     )
 
 
-def _rows(result: Result, run_id: str, source: str, log: str, seed: int) -> list[Measurement]:
+def _plain(result: Result) -> counted.Result:
+    """The result as rows have it."""
     subject, method = result.subject, result.method
     axes = subject.axes() if result.axes is None else dict(result.axes)
-    settings = {**method.settings, **result.settings}
-    names = result.metrics if result.fault else tuple(result.values)
-    return [
-        Measurement(
-            run_id=run_id,
-            case_id=case_id("sft", result.experiment, axes),
-            session=0,
-            system="sft",
-            experiment=result.experiment,
-            network=subject.network,
-            arm=method.arm,
-            role=method.role,
-            axes_json=canonical_json(axes),
-            arm_json=canonical_json(settings) if settings else None,
-            dtype={"bf16": "bfloat16", "fp64": "float64"}.get(subject.precision, "float32"),
-            tf32=subject.precision == "tf32",
-            layout="nhwc" if subject.channels_last else "nchw",
-            seed=seed,
-            source_hash=source,
-            metric=metric,
-            unit=UNITS.get(metric, "1"),
-            higher_is_better=metric in HIGHER_IS_BETTER,
-            conditional=True,
-            n_samples=int(result.fault is None),
-            n_blocks=int(result.fault is None),
-            n_discarded=0,
-            n_mild=0,
-            n_severe=0,
-            order_seed=seed,
-            value=None if result.fault else float(result.values[metric]),
-            base_bytes=result.base_bytes if metric == "peak_live" else None,
-            flop=result.flop,
-            status=result.fault.status if result.fault else "ok",
-            reason=result.fault.reason if result.fault else result.reason,
-            log=log,
-            **{name: value for name, value in subject.columns().items() if axes.get(name, value) == value},
-        )
-        for metric in names
-    ]
+    columns = {
+        "network": subject.network,
+        "dtype": {"bf16": "bfloat16", "fp64": "float64"}.get(subject.precision, "float32"),
+        "tf32": subject.precision == "tf32",
+        "layout": "nhwc" if subject.channels_last else "nchw",
+        "flop": result.flop,
+        **{name: value for name, value in subject.columns().items() if axes.get(name, value) == value},
+    }
+    return counted.Result(
+        experiment=result.experiment,
+        axes=axes,
+        arm=method.arm,
+        role=method.role,
+        settings={**method.settings, **result.settings},
+        values=result.values,
+        metrics=result.metrics,
+        fault=result.fault,
+        columns=columns,
+        base_bytes=result.base_bytes,
+        reason=result.reason,
+    )
